@@ -1,0 +1,395 @@
+//! Words of the market: an instrument, a time, and what one update says.
+//!
+//! Bound kept here: an [`Update`] is at most 96 bytes and `Copy`, so a queue of them is one flat block of memory.
+
+use rust_decimal::Decimal;
+
+/// An instrument at a venue, interned to a small integer by [`crate::symbols::Symbols`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Symbol(u32);
+
+impl Symbol {
+    /// The symbol that stands at `index` of the table.
+    pub const fn at(index: u32) -> Self {
+        Self(index)
+    }
+
+    /// Where the symbol stands in the table: dense, from 0.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Nanoseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(pub i64);
+
+impl Time {
+    /// From milliseconds since the Unix epoch.
+    pub const fn from_ms(ms: i64) -> Self {
+        Self(ms.saturating_mul(1_000_000))
+    }
+
+    /// Whole microseconds since the Unix epoch, rounded down: what goes to the wire.
+    pub const fn us(self) -> i64 {
+        self.0.div_euclid(1_000)
+    }
+}
+
+/// Which of the configured feeds (or A/B group of feeds) something belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FeedId(pub u16);
+
+/// What kind of thing is said about a symbol; together with the symbol it makes a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Channel {
+    /// Image of a traded instrument, fields in [`quote`].
+    Quote,
+    /// Image of an index, fields in [`index`].
+    Index,
+    /// Image of an order book.
+    Book,
+    /// Events: trades, corrections, cancels.
+    Trade,
+    /// Events: changes of phase.
+    Status,
+}
+
+impl Channel {
+    /// All channels, in the order of their numbers.
+    pub const ALL: [Self; 5] = [Self::Quote, Self::Index, Self::Book, Self::Trade, Self::Status];
+
+    /// The name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Quote => "quote",
+            Self::Index => "index",
+            Self::Book => "book",
+            Self::Trade => "trade",
+            Self::Status => "status",
+        }
+    }
+
+    /// The channel of that wire name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|channel| channel.name() == name)
+    }
+
+    /// The fields of an image channel in the order of their numbers; empty for the others.
+    pub const fn fields(self) -> &'static [Field] {
+        match self {
+            Self::Quote => &quote::FIELDS,
+            Self::Index => &index::FIELDS,
+            Self::Book | Self::Trade | Self::Status => &[],
+        }
+    }
+}
+
+/// One field of an image: its name on the wire and how its value is written there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Lower snake case, as in `docs/protocol.md`.
+    pub name: &'static str,
+    /// How the value is written.
+    pub kind: Kind,
+}
+
+/// How a field's value is written on the wire. Every value is held as a [`Decimal`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An exact decimal number.
+    Decimal,
+    /// A code, written as the name at that position.
+    Code(&'static [&'static str]),
+    /// A date held as the number yyyymmdd, written as "yyyy-mm-dd".
+    Date,
+}
+
+const fn decimal(name: &'static str) -> Field {
+    Field { name, kind: Kind::Decimal }
+}
+
+/// Number of the field `state` in every image channel; the gateway owns it, feeds never set it.
+pub const STATE: u8 = 0;
+/// Number of the field `phase` in [`quote`] and [`index`].
+pub const PHASE: u8 = 1;
+
+const STATE_FIELD: Field = Field { name: "state", kind: Kind::Code(&State::NAMES) };
+const PHASE_FIELD: Field = Field { name: "phase", kind: Kind::Code(&Phase::NAMES) };
+
+macro_rules! fields {
+    ($count:literal: $($constant:ident $name:literal),* $(,)?) => {
+        fields!(@number 2u8; $($constant)*);
+        /// Every field, in the order of their numbers.
+        pub const FIELDS: [Field; $count] = [super::STATE_FIELD, super::PHASE_FIELD, $(field($name)),*];
+    };
+    (@number $n:expr; $constant:ident $($rest:ident)*) => {
+        #[allow(missing_docs, reason = "the wire name beside it says what it is")]
+        pub const $constant: u8 = $n;
+        fields!(@number $n + 1; $($rest)*);
+    };
+    (@number $n:expr;) => {};
+}
+
+/// Field numbers of [`Channel::Quote`].
+pub mod quote {
+    use super::{Field, Kind, decimal};
+    pub use super::{PHASE, STATE};
+
+    const fn field(name: &'static str) -> Field {
+        // `trading_date` is the only field of these that is neither a number nor a code.
+        if matches!(name.as_bytes(), b"trading_date") {
+            Field { name, kind: Kind::Date }
+        } else {
+            decimal(name)
+        }
+    }
+
+    fields! { 27:
+        LAST "last", LAST_SIZE "last_size", BID "bid", BID_SIZE "bid_size", ASK "ask", ASK_SIZE "ask_size",
+        OPEN "open", HIGH "high", LOW "low", PREV_CLOSE "prev_close", VOLUME "volume", TURNOVER "turnover",
+        CHANGE "change", CHANGE_PCT "change_pct", AVERAGE "average", REFERENCE "reference",
+        CEILING "ceiling", FLOOR "floor", AUCTION_PRICE "auction_price", AUCTION_VOLUME "auction_volume",
+        OPEN_INTEREST "open_interest", FOREIGN_BUY "foreign_buy", FOREIGN_SELL "foreign_sell",
+        FOREIGN_ROOM "foreign_room", TRADING_DATE "trading_date",
+    }
+}
+
+/// Field numbers of [`Channel::Index`].
+pub mod index {
+    use super::{Field, decimal};
+    pub use super::{PHASE, STATE};
+
+    const fn field(name: &'static str) -> Field {
+        decimal(name)
+    }
+
+    fields! { 16:
+        LAST "last", OPEN "open", HIGH "high", LOW "low", PREV_CLOSE "prev_close", CHANGE "change",
+        CHANGE_PCT "change_pct", VOLUME "volume", TURNOVER "turnover", ADVANCES "advances", DECLINES "declines",
+        UNCHANGED "unchanged", CEILINGS "ceilings", FLOORS "floors",
+    }
+}
+
+macro_rules! codes {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident $text:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$vdoc])* $variant),* }
+
+        impl $name {
+            /// All values, in the order of their codes.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+            /// The names on the wire, in the order of the codes.
+            pub const NAMES: [&'static str; Self::ALL.len()] = [$($text),*];
+
+            /// The name on the wire.
+            pub const fn name(self) -> &'static str {
+                Self::NAMES[self as usize]
+            }
+
+            /// The code as it is held in an image.
+            pub fn decimal(self) -> Decimal {
+                Decimal::from(self as u8)
+            }
+        }
+    };
+}
+
+codes! {
+    /// How far an image can be trusted right now.
+    State {
+        /// Accepted, no data yet.
+        Pending "pending",
+        /// Values are as fresh as the feed can make them.
+        Live "live",
+        /// The source has ended or the market is closed: the values are the last there will be.
+        Closed "closed",
+        /// The venue has halted this instrument.
+        Halted "halted",
+        /// Nothing came for longer than it should have.
+        Stale "stale",
+        /// The source says, or a gap means, that values may be wrong.
+        Suspect "suspect",
+    }
+}
+
+codes! {
+    /// Where a market stands in its day. Names after HOSE's session table; others map to the nearest.
+    Phase {
+        /// Before the first auction.
+        PreOpen "pre_open",
+        /// Opening auction.
+        Ato "ato",
+        /// Continuous matching.
+        Continuous "continuous",
+        /// Lunch or another planned break: silence is no fault.
+        Break "break",
+        /// Closing auction.
+        Atc "atc",
+        /// Negotiated deals only.
+        PutThrough "put_through",
+        /// After the last session of the day.
+        Closed "closed",
+    }
+}
+
+/// Which side of the book, or the aggressor of a trade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Side {
+    Buy,
+    Sell,
+}
+
+/// What a trade message does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum TradeKind {
+    /// A new trade.
+    New,
+    /// Replaces the trade `ref_trade_id`.
+    Correct,
+    /// Takes back the trade `ref_trade_id`.
+    Cancel,
+}
+
+/// A trade as the venue reported it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Trade {
+    /// Exact.
+    pub price: Decimal,
+    /// Exact, in the venue's unit (shares, base currency).
+    pub size: Decimal,
+    /// The venue's number of this trade; 0 where it has none.
+    pub trade_id: u64,
+    /// The trade that a correction or cancel speaks of; 0 for a new one.
+    pub ref_trade_id: u64,
+    /// The venue's sequence number; 0 where it has none.
+    pub source_seq: u64,
+    /// The aggressor, where the venue tells.
+    pub side: Option<Side>,
+    /// New, correction or cancel.
+    pub kind: TradeKind,
+}
+
+/// One price level of a book: the size is absolute, 0 removes the level.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Level {
+    /// Exact.
+    pub price: Decimal,
+    /// Exact; 0 removes.
+    pub size: Decimal,
+    /// Buy is the bid side.
+    pub side: Side,
+    /// The book is emptied first: this level begins a new one.
+    pub reset: bool,
+}
+
+/// What an update says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Body {
+    /// Up to four fields of an image (quote or index). A message with more fields becomes several updates.
+    Image {
+        /// [`Channel::Quote`] or [`Channel::Index`].
+        channel: Channel,
+        /// How many of `numbers` and `values` count.
+        len: u8,
+        /// Bit k says that `values[k]` is "none" (an empty side of the book, say).
+        nulls: u8,
+        /// Field numbers, each at most once.
+        numbers: [u8; 4],
+        /// Their values.
+        values: [Decimal; 4],
+    },
+    /// A trade.
+    Trade(Trade),
+    /// A change of one level of the book.
+    Level(Level),
+    /// The symbol's trading phase changed.
+    Phase(Phase),
+    /// The venue halted the symbol (true) or let it go on (false).
+    Halt(bool),
+    /// That many trades of the symbol are known to be lost before this point.
+    Lost(u32),
+}
+
+/// One change of one symbol.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Update {
+    /// The venue's event time, or the arrival where the message has none.
+    pub time: Time,
+    /// When it entered this gateway, in nanoseconds of the monotonic clock; the adapter stamps it, decoders leave 0.
+    pub arrival_ns: u64,
+    /// Whose.
+    pub symbol: Symbol,
+    /// What.
+    pub body: Body,
+}
+
+const _: () = assert!(size_of::<Update>() <= 96, "the ingest queue is sized by this");
+
+impl Update {
+    /// An update of at most four fields; `None` empties a field.
+    ///
+    /// # Panics
+    /// With more than four fields: that is a bug of the decoder.
+    pub fn image(symbol: Symbol, channel: Channel, time: Time, fields: &[(u8, Option<Decimal>)]) -> Self {
+        assert!(fields.len() <= 4, "an update holds at most four fields");
+        let (mut nulls, mut numbers, mut values) = (0, [0; 4], [Decimal::ZERO; 4]);
+        for (at, &(number, value)) in fields.iter().enumerate() {
+            numbers[at] = number;
+            match value {
+                Some(value) => values[at] = value,
+                None => nulls |= 1 << at,
+            }
+        }
+        let body = Body::Image { channel, len: fields.len() as u8, nulls, numbers, values };
+        Self { time, arrival_ns: 0, symbol, body }
+    }
+
+    /// Any other kind of update.
+    pub const fn new(symbol: Symbol, time: Time, body: Body) -> Self {
+        Self { time, arrival_ns: 0, symbol, body }
+    }
+
+    /// The changed-field mask of an image update, 0 for the others.
+    pub fn mask(&self) -> u32 {
+        match &self.body {
+            Body::Image { len, numbers, .. } => {
+                numbers[..*len as usize].iter().fold(0, |mask, n| mask | 1 << n)
+            }
+            _ => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn field_numbers_match_their_names() {
+        assert_eq!(quote::FIELDS[quote::LAST as usize].name, "last");
+        assert_eq!(quote::FIELDS[quote::TRADING_DATE as usize].name, "trading_date");
+        assert_eq!(quote::FIELDS[quote::TRADING_DATE as usize].kind, Kind::Date);
+        assert_eq!(index::FIELDS[index::FLOORS as usize].name, "floors");
+        assert_eq!(quote::FIELDS[STATE as usize].name, "state");
+        assert_eq!(index::FIELDS[PHASE as usize].name, "phase");
+    }
+
+    #[test]
+    fn an_image_update_knows_its_mask() {
+        let update = Update::image(
+            Symbol::at(3),
+            Channel::Quote,
+            Time(5),
+            &[(quote::BID, Some(Decimal::ONE)), (quote::ASK, None)],
+        );
+        assert_eq!(update.mask(), 1 << quote::BID | 1 << quote::ASK);
+        assert!(matches!(update.body, Body::Image { len: 2, nulls: 2, .. }));
+    }
+}

@@ -1,0 +1,161 @@
+//! The table of symbols and groups: the one place where names become small integers.
+//!
+//! Bound kept here: at most `symbols_max` symbols; one more is refused and the caller counts it. Decoders keep a small
+//! map of their own names, so the lock is taken once per new symbol and never per message.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::market::{Channel, FeedId, Symbol};
+
+/// What the table knows of a symbol.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    /// The exact name that clients subscribe to.
+    pub name: Arc<str>,
+    /// [`Channel::Quote`] for what is traded, [`Channel::Index`] for an index.
+    pub channel: Channel,
+    /// The feed that owns it.
+    pub feed: FeedId,
+}
+
+/// Why a symbol was not listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The table is full.
+    Full,
+    /// Another feed owns the name.
+    Clash(FeedId),
+    /// The name is empty, longer than 64, or has a character outside `[A-Za-z0-9._:@*/-]` (`:`, `@`, `*` are taken).
+    BadName,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    listings: Vec<Listing>,
+    by_name: HashMap<Arc<str>, Symbol>,
+    /// Group name to its members, sorted.
+    groups: BTreeMap<Arc<str>, Arc<[Symbol]>>,
+    /// Grows with every listing and every change of a group.
+    version: u64,
+}
+
+/// All symbols and groups of a gateway. Cheap to share: one table, many readers.
+#[derive(Debug)]
+pub struct Symbols {
+    table: RwLock<Table>,
+    symbols_max: usize,
+}
+
+/// The longest name of a symbol or group, in characters.
+pub const NAME_CHARS_MAX: usize = 64;
+
+/// Whether `name` can be a symbol or group: the characters that topics use for themselves (`:`, `@`, `*`) are left out.
+pub fn is_name(name: &str) -> bool {
+    (1..=NAME_CHARS_MAX).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'/' | b'-'))
+}
+
+impl Symbols {
+    /// An empty table for at most `symbols_max` symbols.
+    pub fn new(symbols_max: usize) -> Self {
+        Self { table: RwLock::default(), symbols_max }
+    }
+
+    /// Lists `name` for `feed`, or finds it again.
+    pub fn list(&self, feed: FeedId, name: &str, channel: Channel) -> Result<Symbol, Refused> {
+        let mut table = self.write();
+        if let Some(&symbol) = table.by_name.get(name) {
+            let owner = table.listings[symbol.index()].feed;
+            return if owner == feed { Ok(symbol) } else { Err(Refused::Clash(owner)) };
+        }
+        if !is_name(name) {
+            return Err(Refused::BadName);
+        }
+        if table.listings.len() >= self.symbols_max {
+            return Err(Refused::Full);
+        }
+        let symbol = Symbol::at(table.listings.len() as u32);
+        let name: Arc<str> = name.into();
+        table.listings.push(Listing { name: Arc::clone(&name), channel, feed });
+        table.by_name.insert(name, symbol);
+        table.version += 1;
+        Ok(symbol)
+    }
+
+    /// Sets the members of a group; the gateway's `@name` topics follow.
+    pub fn set_group(&self, name: &str, members: &[Symbol]) {
+        let mut members = members.to_vec();
+        members.sort_unstable();
+        members.dedup();
+        let mut table = self.write();
+        table.groups.insert(name.into(), members.into());
+        table.version += 1;
+    }
+
+    /// The symbol of that exact name.
+    pub fn find(&self, name: &str) -> Option<Symbol> {
+        self.read().by_name.get(name).copied()
+    }
+
+    /// What is known of a symbol.
+    pub fn listing(&self, symbol: Symbol) -> Option<Listing> {
+        self.read().listings.get(symbol.index()).cloned()
+    }
+
+    /// The listings from `from` on, in the order of their symbols: what a reader has not seen yet.
+    pub fn listings_from(&self, from: usize) -> Vec<Listing> {
+        self.read().listings.get(from..).unwrap_or_default().to_vec()
+    }
+
+    /// The members of a group, sorted.
+    pub fn group(&self, name: &str) -> Option<Arc<[Symbol]>> {
+        self.read().groups.get(name).cloned()
+    }
+
+    /// All groups, by name.
+    pub fn groups(&self) -> Vec<(Arc<str>, Arc<[Symbol]>)> {
+        self.read().groups.iter().map(|(name, members)| (Arc::clone(name), Arc::clone(members))).collect()
+    }
+
+    /// How many symbols are listed.
+    pub fn len(&self) -> usize {
+        self.read().listings.len()
+    }
+
+    /// Whether nothing is listed yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Changes whenever a symbol is listed or a group changes.
+    pub fn version(&self) -> u64 {
+        self.read().version
+    }
+
+    // A panic elsewhere cannot leave the table half written, so a poisoned lock is still good.
+    fn read(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_belongs_to_one_feed_and_the_table_is_bounded() {
+        let symbols = Symbols::new(2);
+        let vcb = symbols.list(FeedId(0), "VCB", Channel::Quote);
+        assert_eq!(vcb, symbols.list(FeedId(0), "VCB", Channel::Quote));
+        assert_eq!(symbols.list(FeedId(1), "VCB", Channel::Quote), Err(Refused::Clash(FeedId(0))));
+        assert_eq!(symbols.list(FeedId(0), "a b", Channel::Quote), Err(Refused::BadName));
+        assert_eq!(symbols.list(FeedId(0), "VN30", Channel::Index), Ok(Symbol::at(1)));
+        assert_eq!(symbols.list(FeedId(0), "FPT", Channel::Quote), Err(Refused::Full));
+        assert_eq!(symbols.len(), 2);
+    }
+}

@@ -1,0 +1,2 @@
+//! Tickgate.
+fn main() {}
