@@ -1,1 +1,4 @@
 //! Tickgate.
+
+pub mod base;
+pub mod flow;
