@@ -5,7 +5,7 @@
 //!
 //! The modules stand in the order in which they may know each other: each names only those above it.
 
-pub mod feed;
 pub mod book;
+pub mod feed;
 pub mod market;
 pub mod symbols;

@@ -15,7 +15,8 @@ pub struct Latency {
 
 impl Default for Latency {
     fn default() -> Self {
-        let histogram = Histogram::new_with_bounds(1, LATENCY_NS_MAX, 2).expect("the bounds are valid constants");
+        let histogram =
+            Histogram::new_with_bounds(1, LATENCY_NS_MAX, 2).expect("the bounds are valid constants");
         Self { histogram, sum_ns: 0 }
     }
 }

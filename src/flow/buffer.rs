@@ -189,8 +189,15 @@ mod tests {
 
     fn trade(symbol: u32, id: u64) -> Update {
         let (price, size) = (Decimal::ONE, Decimal::ONE);
-        let trade =
-            Trade { price, size, trade_id: id, ref_trade_id: 0, source_seq: 0, side: None, kind: TradeKind::New };
+        let trade = Trade {
+            price,
+            size,
+            trade_id: id,
+            ref_trade_id: 0,
+            source_seq: 0,
+            side: None,
+            kind: TradeKind::New,
+        };
         Update::new(Symbol::at(symbol), Time(0), Body::Trade(trade))
     }
 
@@ -208,7 +215,9 @@ mod tests {
     #[test]
     fn a_full_queue_keeps_the_latest_value_and_the_quote_before_a_trade() {
         let mut buffer = Buffer::new(8);
-        for update in [bid(0, 1), bid(0, 2), trade(0, 1), bid(0, 3), bid(0, 4), bid(1, 9), bid(0, 5), bid(1, 10)] {
+        for update in
+            [bid(0, 1), bid(0, 2), trade(0, 1), bid(0, 3), bid(0, 4), bid(1, 9), bid(0, 5), bid(1, 10)]
+        {
             buffer.push(&[update]);
         }
         buffer.push(&[bid(2, 7)]);
@@ -224,7 +233,8 @@ mod tests {
         }
         buffer.push(&[trade(0, 8)]);
         let out = drained(&mut buffer);
-        let lost: u32 = out.iter().map(|update| if let Body::Lost(count) = update.body { count } else { 0 }).sum();
+        let lost: u32 =
+            out.iter().map(|update| if let Body::Lost(count) = update.body { count } else { 0 }).sum();
         let trades = out.iter().filter(|update| matches!(update.body, Body::Trade(_))).count();
         assert_eq!(lost as usize + trades, 9);
         assert_eq!(u64::from(lost), buffer.stats().trades_lost);
@@ -233,7 +243,8 @@ mod tests {
 
     #[test]
     fn a_new_book_hides_the_levels_before_it() {
-        let mut queue = vec![level(1, false), level(2, true), level(3, false), level(2, false), level(3, false)];
+        let mut queue =
+            vec![level(1, false), level(2, true), level(3, false), level(2, false), level(3, false)];
         drop_overwritten(&mut queue);
         assert_eq!(queue, [level(2, true), level(2, false), level(3, false)]);
     }

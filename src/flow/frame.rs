@@ -5,6 +5,7 @@
 pub mod answer;
 pub mod batch;
 pub mod command;
+pub mod encoder;
 pub mod number;
 pub mod row;
 pub mod websocket;

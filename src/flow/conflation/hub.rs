@@ -53,6 +53,7 @@ struct BookState {
 pub struct Hub {
     symbols: Arc<Symbols>,
     rev: Rev,
+    directory: u64,
     images: Images,
     standings: Vec<Standing>,
     feeds: Vec<State>,
@@ -68,6 +69,7 @@ impl Hub {
         Self {
             symbols,
             rev: 0,
+            directory: 0,
             images: Images::default(),
             standings: Vec::new(),
             feeds: Vec::new(),
@@ -170,6 +172,11 @@ impl Hub {
     /// What changed after `since`. Askers that hold the same get the same cut.
     pub fn cut(&mut self, since: Rev) -> Arc<Cut> {
         self.list_new();
+        let directory = self.symbols.version();
+        if std::mem::replace(&mut self.directory, directory) != directory {
+            // Membership of a group is a revision too.
+            self.rev += 1;
+        }
         if self.last_cut.since != since || self.last_cut.rev != self.rev {
             self.last_cut = Arc::new(self.make_cut(since));
             self.stats.cuts += 1;
@@ -178,7 +185,13 @@ impl Hub {
     }
 
     fn make_cut(&mut self, since: Rev) -> Cut {
-        let mut cut = Cut { since, rev: self.rev, symbols: self.images.len(), ..Cut::default() };
+        let mut cut = Cut {
+            since,
+            rev: self.rev,
+            symbols: self.images.len(),
+            directory: self.directory,
+            ..Cut::default()
+        };
         for symbol in self.images.changed_since(since) {
             let head = self.images.head(symbol);
             let values_at = cut.values.len() as u32;
@@ -234,7 +247,12 @@ impl Hub {
             Body::Lost(count) => {
                 let from = self.log.topic(Channel::Trade, symbol).q + 1;
                 self.stats.trades_lost += u64::from(*count);
-                self.log_event(update, rev, u64::from(*count), What::Gap { from, reason: Reason::IngestOverflow });
+                self.log_event(
+                    update,
+                    rev,
+                    u64::from(*count),
+                    What::Gap { from, reason: Reason::IngestOverflow },
+                );
                 true
             }
             Body::Level(level) => {
@@ -305,7 +323,8 @@ impl BookState {
     fn refreshed(&mut self, symbol: Symbol) -> &BookTop {
         if std::mem::take(&mut self.outdated) {
             let depth = usize::from(self.wanted);
-            let fill = |side: &mut Vec<(Decimal, Decimal)>, levels: &mut dyn Iterator<Item = (Decimal, Decimal)>| {
+            let fill = |side: &mut Vec<(Decimal, Decimal)>,
+                        levels: &mut dyn Iterator<Item = (Decimal, Decimal)>| {
                 side.clear();
                 side.extend(levels.take(depth));
             };

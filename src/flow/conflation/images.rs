@@ -141,7 +141,8 @@ impl Images {
         let head = &mut self.heads[symbol.index()];
         let bit = 1 << number;
         head.present = if value.is_some() { head.present | bit } else { head.present & !bit };
-        self.cells[head.first_cell as usize + number as usize] = Cell { rev, value: value.unwrap_or_default() };
+        self.cells[head.first_cell as usize + number as usize] =
+            Cell { rev, value: value.unwrap_or_default() };
     }
 
     /// Notes that the symbol changed at `rev` and makes it the newest.

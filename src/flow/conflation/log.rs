@@ -91,7 +91,14 @@ pub struct Log {
 impl Log {
     /// An empty log of at most `events_max` events.
     pub fn new(events_max: usize) -> Self {
-        Self { entries: VecDeque::new(), first: 0, trades: Vec::new(), statuses: Vec::new(), gone_rev: 0, events_max }
+        Self {
+            entries: VecDeque::new(),
+            first: 0,
+            trades: Vec::new(),
+            statuses: Vec::new(),
+            gone_rev: 0,
+            events_max,
+        }
     }
 
     /// Makes room for the topics of one more symbol.
@@ -168,7 +175,12 @@ impl Log {
         }
         let of = |channel, topics: &[Topic]| {
             let lost = topics.iter().enumerate().filter(|(_, topic)| topic.gone_rev > since);
-            let lost = lost.map(|(at, t)| Lost { channel, symbol: Symbol::at(at as u32), q: t.gone_q, rev: t.gone_rev });
+            let lost = lost.map(|(at, t)| Lost {
+                channel,
+                symbol: Symbol::at(at as u32),
+                q: t.gone_q,
+                rev: t.gone_rev,
+            });
             lost.collect::<Vec<_>>()
         };
         let mut lost = of(Channel::Trade, &self.trades);
@@ -198,8 +210,15 @@ mod tests {
 
     fn event(symbol: u32, q: u64, rev: Rev) -> Event {
         let (price, size) = (Decimal::ONE, Decimal::ONE);
-        let trade =
-            Trade { price, size, trade_id: 0, ref_trade_id: 0, source_seq: 0, side: None, kind: TradeKind::New };
+        let trade = Trade {
+            price,
+            size,
+            trade_id: 0,
+            ref_trade_id: 0,
+            source_seq: 0,
+            side: None,
+            kind: TradeKind::New,
+        };
         Event { rev, q, time: Time(0), arrival_ns: 0, symbol: Symbol::at(symbol), what: What::Trade(trade) }
     }
 
@@ -216,7 +235,10 @@ mod tests {
         assert_eq!(log.topic_since(Channel::Trade, Symbol::at(1), 3).count(), 1);
         assert_eq!(log.topic(Channel::Trade, Symbol::at(1)).gone_q, 1);
         assert_eq!(log.since(4).map(|e| e.rev).collect::<Vec<_>>(), [5, 6]);
-        assert_eq!(log.lost_since(1), [Lost { channel: Channel::Trade, symbol: Symbol::at(0), q: 1, rev: 2 }]);
+        assert_eq!(
+            log.lost_since(1),
+            [Lost { channel: Channel::Trade, symbol: Symbol::at(0), q: 1, rev: 2 }]
+        );
         assert_eq!(log.lost_since(2), []);
     }
 }

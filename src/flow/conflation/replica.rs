@@ -44,7 +44,9 @@ impl Replica {
     pub fn apply(&mut self, cut: &Cut) {
         debug_assert_eq!(cut.since, self.rev, "a cut fits only the revision it was made for");
         if cut.symbols > self.names.len() {
-            for listing in self.symbols.listings_from(self.names.len()).into_iter().take(cut.symbols - self.names.len()) {
+            for listing in
+                self.symbols.listings_from(self.names.len()).into_iter().take(cut.symbols - self.names.len())
+            {
                 self.images.list(listing.channel);
                 self.log.list();
                 self.names.push(listing.name);

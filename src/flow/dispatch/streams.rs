@@ -155,8 +155,8 @@ impl Streams {
         if let Some(group) = self.streams[stream as usize].group {
             self.groups[group].writes += 1;
         }
-        let members = &mut self.streams[stream as usize].members;
-        let debt = Debt { held: 0, events: 0, seq: None, cursor: 0, target: 0, fresh: true };
+        let Stream { members, rev: events, .. } = &mut self.streams[stream as usize];
+        let debt = Debt { held: 0, events: *events, seq: None, cursor: 0, target: 0, fresh: true };
         members.push(Member { session, debt: Some(Box::new(debt)) });
         Place { stream, member: members.len() as u32 - 1 }
     }
@@ -293,7 +293,14 @@ impl Streams {
         self.by_wish.get(wish)?.iter().find(fits).copied()
     }
 
-    fn create(&mut self, wish: Arc<Wish>, selection: Vec<Topic>, shared: bool, rev: Rev, now_ns: u64) -> StreamKey {
+    fn create(
+        &mut self,
+        wish: Arc<Wish>,
+        selection: Vec<Topic>,
+        shared: bool,
+        rev: Rev,
+        now_ns: u64,
+    ) -> StreamKey {
         let group = wish.rate.map(|rate| self.choose_group(rate, now_ns));
         self.last_number += 1;
         let key = self.streams.vacant_key() as StreamKey;
@@ -352,16 +359,19 @@ impl Streams {
     fn choose_group(&mut self, rate: Rate, now_ns: u64) -> usize {
         const PHASE_NS: u64 = 3_000_000; // PHASE_WRITES at the kernel's pace
         let phases = (rate.slot_ns() / PHASE_NS).clamp(1, PHASES_MAX as u64).ilog2();
-        let total: usize = self.groups.iter().filter(|group| group.rate == rate).map(|group| group.writes).sum();
+        let total: usize =
+            self.groups.iter().filter(|group| group.rate == rate).map(|group| group.writes).sum();
         let in_use = (total / PHASE_WRITES + 1).min(1 << phases);
         let writes = |phase: usize, groups: &[Group]| {
-            groups.iter().position(|group| group.rate == rate && group.phase == phase).map_or((0, None), |at| {
-                (groups[at].writes, Some(at))
-            })
+            groups
+                .iter()
+                .position(|group| group.rate == rate && group.phase == phase)
+                .map_or((0, None), |at| (groups[at].writes, Some(at)))
         };
-        let (phase, (_, found)) =
-            (0..in_use).map(|phase| (phase, writes(phase, &self.groups))).min_by_key(|(_, (writes, _))| *writes)
-                .unwrap_or((0, (0, None)));
+        let (phase, (_, found)) = (0..in_use)
+            .map(|phase| (phase, writes(phase, &self.groups)))
+            .min_by_key(|(_, (writes, _))| *writes)
+            .unwrap_or((0, (0, None)));
         found.unwrap_or_else(|| {
             let slot = rate.slot_ns();
             let reversed = if phases == 0 { 0 } else { (phase as u64).reverse_bits() >> (64 - phases) };
@@ -444,7 +454,10 @@ mod tests {
         let closed = due[0];
         due.clear();
         streams.take_due(101_000_000, &mut due);
-        assert!(!due.contains(&closed) && due.len() == 4, "its slot is used, the others have not begun theirs");
+        assert!(
+            !due.contains(&closed) && due.len() == 4,
+            "its slot is used, the others have not begun theirs"
+        );
         assert_eq!(streams.next_due_ns(), Some(112_500_000));
     }
 }

@@ -36,7 +36,10 @@ impl TopicName {
         let (channel, rest) = match text.split_once(':') {
             Some((channel, rest)) => {
                 let known = Channel::ALL.map(Channel::name).join(", ");
-                let unknown = || Refusal { code: Reason::BadTopic, message: format!("channel: expected one of {known}") };
+                let unknown = || Refusal {
+                    code: Reason::BadTopic,
+                    message: format!("channel: expected one of {known}"),
+                };
                 (Some(Channel::named(channel).ok_or_else(unknown)?), rest)
             }
             None => (None, text),
@@ -67,7 +70,8 @@ impl TopicName {
             Target::Symbol(name) => {
                 let symbol = symbols.find(name).ok_or_else(|| unknown("symbol"))?;
                 let own = symbols.listing(symbol).map(|listing| listing.channel).unwrap_or(Channel::Quote);
-                let topic = self.of(symbol, own).ok_or_else(|| unknown("topic: the symbol has no such channel"))?;
+                let topic =
+                    self.of(symbol, own).ok_or_else(|| unknown("topic: the symbol has no such channel"))?;
                 Ok(vec![topic])
             }
             Target::Group(name) => {
@@ -77,8 +81,11 @@ impl TopicName {
             }
             Target::Prefix(prefix) => {
                 let all = symbols.listings_from(0);
-                let matching = all.iter().enumerate().filter(|(_, listing)| listing.name.starts_with(&**prefix));
-                Ok(matching.filter_map(|(at, listing)| self.of(Symbol::at(at as u32), listing.channel)).collect())
+                let matching =
+                    all.iter().enumerate().filter(|(_, listing)| listing.name.starts_with(&**prefix));
+                Ok(matching
+                    .filter_map(|(at, listing)| self.of(Symbol::at(at as u32), listing.channel))
+                    .collect())
             }
         }
     }
@@ -137,7 +144,8 @@ mod tests {
     fn table() -> Symbols {
         let symbols = Symbols::new(10);
         let list = |name, channel| symbols.list(FeedId(0), name, channel).expect("room");
-        let members = [list("VCB", Channel::Quote), list("VIC", Channel::Quote), list("VN30", Channel::Index)];
+        let members =
+            [list("VCB", Channel::Quote), list("VIC", Channel::Quote), list("VN30", Channel::Index)];
         list("FPT", Channel::Quote);
         symbols.set_group("VN30", &members);
         symbols
@@ -149,7 +157,10 @@ mod tests {
         let text = |topic: &Topic| {
             format!("{}:{}", topic.channel.name(), symbols.listing(topic.symbol).expect("listed").name)
         };
-        topics.map_or_else(|refusal| vec![refusal.code.label().to_owned()], |topics| topics.iter().map(text).collect())
+        topics.map_or_else(
+            |refusal| vec![refusal.code.label().to_owned()],
+            |topics| topics.iter().map(text).collect(),
+        )
     }
 
     #[test]

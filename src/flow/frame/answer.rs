@@ -178,7 +178,8 @@ mod tests {
     #[test]
     fn a_heartbeat_lists_the_quiet_streams() {
         let frame = heartbeat(5, &[(3, 42, 90), (7, 1, 0)]);
-        let text = br#"{"type":"heartbeat","ts_us":5,"streams":{"3":{"seq":42,"rev":90},"7":{"seq":1,"rev":0}}}"#;
+        let text =
+            br#"{"type":"heartbeat","ts_us":5,"streams":{"3":{"seq":42,"rev":90},"7":{"seq":1,"rev":0}}}"#;
         assert_eq!(&frame[2..], text);
     }
 }

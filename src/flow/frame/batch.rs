@@ -33,7 +33,7 @@ pub struct Head {
 }
 
 /// One or several frames back to back, ready for the socket.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Batch {
     bytes: Vec<u8>,
     /// Where the first frame begins.
@@ -43,19 +43,31 @@ pub struct Batch {
     /// Where the rows of the open frame begin.
     rows_at: usize,
     frame_bytes_max: usize,
-    /// `"gaps":[..]` and the like of the open frame, each with its comma before it.
-    extras: Vec<u8>,
+    /// Losses that the open frame announces, each with a comma after it.
+    pub gaps: Vec<u8>,
+    /// Topics that came to the stream with the open frame, each with a comma after it.
+    pub added: Vec<u8>,
 }
 
 impl Batch {
     /// An empty one.
     pub fn new(frame_bytes_max: usize) -> Self {
-        Self { bytes: Vec::new(), start: 0, end: 0, rows_at: 0, frame_bytes_max, extras: Vec::new() }
+        Self {
+            bytes: Vec::new(),
+            start: 0,
+            end: 0,
+            rows_at: 0,
+            frame_bytes_max,
+            gaps: Vec::new(),
+            added: Vec::new(),
+        }
     }
 
     /// Forgets all frames and begins the first.
     pub fn restart(&mut self) {
         self.bytes.clear();
+        self.gaps.clear();
+        self.added.clear();
         (self.start, self.end) = (0, 0);
         self.open();
     }
@@ -65,19 +77,14 @@ impl Batch {
         &mut self.bytes
     }
 
-    /// Where to append further members of the frame, each with a comma before it.
-    pub fn extras(&mut self) -> &mut Vec<u8> {
-        &mut self.extras
-    }
-
     /// Whether the open frame has neither rows nor anything else.
     pub fn is_empty(&self) -> bool {
-        self.bytes.len() == self.rows_at && self.extras.is_empty()
+        self.bytes.len() == self.rows_at && self.gaps.is_empty() && self.added.is_empty()
     }
 
     /// Whether a row of `bytes` might not fit any more.
     pub fn is_full(&self, bytes: usize) -> bool {
-        let used = self.bytes.len() - self.rows_at + self.extras.len() + HEAD_BYTES_MAX;
+        let used = self.bytes.len() - self.rows_at + self.gaps.len() + self.added.len() + HEAD_BYTES_MAX;
         used > HEAD_BYTES_MAX && used + bytes.max(ROW_BYTES) > self.frame_bytes_max
     }
 
@@ -87,7 +94,13 @@ impl Batch {
             self.bytes.pop(); // the comma after the last row
         }
         self.bytes.push(b']');
-        self.bytes.append(&mut self.extras);
+        for (key, list) in [(&b",\"gaps\":["[..], &mut self.gaps), (b",\"added\":[", &mut self.added)] {
+            if list.pop().is_some() {
+                self.bytes.extend_from_slice(key);
+                self.bytes.append(list);
+                self.bytes.push(b']');
+            }
+        }
         if head.more {
             self.bytes.extend_from_slice(b",\"more\":true");
         }
@@ -156,17 +169,21 @@ mod tests {
                 Head { stream: 3, seq: 42, prev: None, rev: 9, ts_us: 5, snapshot: true, more: true };
             batch.rows().extend_from_slice(b"{\"a\":1},{\"b\":2},");
             batch.finish(head);
-            batch.extras().extend_from_slice(b",\"gaps\":[]");
+            batch.gaps.extend_from_slice(b"{},");
             (head.seq, head.prev, head.snapshot, head.more) = (43, Some(42), false, false);
             batch.finish(head);
             let first = br#"{"type":"batch","stream":3,"seq":42,"prev":null,"rev":9,"ts_us":5,"snapshot":true,"rows":[{"a":1},{"b":2}],"more":true}"#;
             let second =
-                br#"{"type":"batch","stream":3,"seq":43,"prev":42,"rev":9,"ts_us":5,"rows":[],"gaps":[]}"#;
+                br#"{"type":"batch","stream":3,"seq":43,"prev":42,"rev":9,"ts_us":5,"rows":[],"gaps":[{}]}"#;
             let mut expected = vec![0x81, first.len() as u8];
             expected.extend_from_slice(first);
             expected.extend_from_slice(&[0x81, second.len() as u8]);
             expected.extend_from_slice(second);
-            assert_eq!(String::from_utf8_lossy(batch.frames()), String::from_utf8_lossy(&expected), "round {round}");
+            assert_eq!(
+                String::from_utf8_lossy(batch.frames()),
+                String::from_utf8_lossy(&expected),
+                "round {round}"
+            );
             assert!(batch.is_empty());
         }
     }

@@ -94,7 +94,10 @@ impl Request {
             Some(_) => (None, true),
         };
         if wrong_id {
-            return Self { id, command: Err(mistake("id: expected a number, or a string of at most 64 characters")) };
+            return Self {
+                id,
+                command: Err(mistake("id: expected a number, or a string of at most 64 characters")),
+            };
         }
         Self { id, command: command(object, limits) }
     }
@@ -111,19 +114,23 @@ fn command(mut object: Map<String, Value>, limits: &Limits) -> Result<Command, M
     let command = match action.as_str() {
         "subscribe" => Command::Subscribe(subscribe(&mut object, limits)?),
         "unsubscribe" => {
-            let sub = string(&mut object, "sub")?.ok_or_else(|| mistake("sub: missing, expected a string"))?;
+            let sub =
+                string(&mut object, "sub")?.ok_or_else(|| mistake("sub: missing, expected a string"))?;
             Command::Unsubscribe { sub }
         }
         "list" => Command::List,
         "ping" => Command::Ping,
         other => {
-            let message = format!("unknown action \"{}\", expected one of {}", echo(other), ACTIONS.join(", "));
+            let message =
+                format!("unknown action \"{}\", expected one of {}", echo(other), ACTIONS.join(", "));
             return Err(Mistake { code: Reason::UnknownAction, message });
         }
     };
     match object.keys().next() {
         None => Ok(command),
-        Some(key) => Err(unknown_key(key, if action == "subscribe" { &SUBSCRIBE_KEYS } else { &["sub", "id"] })),
+        Some(key) => {
+            Err(unknown_key(key, if action == "subscribe" { &SUBSCRIBE_KEYS } else { &["sub", "id"] }))
+        }
     }
 }
 
@@ -141,7 +148,9 @@ fn subscribe(object: &mut Map<String, Value>, limits: &Limits) -> Result<Subscri
     check_topics(&topics, limits)?;
     let rate = match object.remove("rate") {
         None | Some(Value::Null) => None,
-        Some(rate) => Some(rate.as_f64().ok_or_else(|| mistake("rate: expected frames per second, above 0"))?),
+        Some(rate) => {
+            Some(rate.as_f64().ok_or_else(|| mistake("rate: expected frames per second, above 0"))?)
+        }
     };
     let fields = match object.remove("fields") {
         None | Some(Value::Null) => Vec::new(),
@@ -185,7 +194,12 @@ pub fn from_query(query: &str, limits: &Limits) -> Result<Option<Subscribe>, Mis
                 _ => Value::from(value),
             },
             "mode" | "decimals" | "sub" => Value::from(value),
-            other => return Err(unknown_key(other, &["symbols", "rate", "fields", "mode", "delta", "depth", "decimals"])),
+            other => {
+                return Err(unknown_key(
+                    other,
+                    &["symbols", "rate", "fields", "mode", "delta", "depth", "decimals"],
+                ));
+            }
         };
         let key = if key == "symbols" { "topics".to_owned() } else { key };
         values.insert(key, value);
@@ -223,8 +237,11 @@ fn check_topics(topics: &[String], limits: &Limits) -> Result<(), Mistake> {
         return Err(mistake("topics: expected at least one"));
     }
     if topics.len() > limits.topics_per_command_max {
-        let message =
-            format!("topics: {} in one command, expected at most {}", topics.len(), limits.topics_per_command_max);
+        let message = format!(
+            "topics: {} in one command, expected at most {}",
+            topics.len(),
+            limits.topics_per_command_max
+        );
         return Err(Mistake { code: Reason::TopicLimit, message });
     }
     Ok(())
@@ -232,7 +249,9 @@ fn check_topics(topics: &[String], limits: &Limits) -> Result<(), Mistake> {
 
 fn check_rate(rate: Option<f64>) -> Result<Option<f64>, Mistake> {
     match rate {
-        Some(rate) if !(rate > 0.0 && rate.is_finite()) => Err(mistake("rate: expected frames per second, above 0")),
+        Some(rate) if !(rate > 0.0 && rate.is_finite()) => {
+            Err(mistake("rate: expected frames per second, above 0"))
+        }
         rate => Ok(rate),
     }
 }
@@ -255,7 +274,8 @@ fn fields_named(names: &[String]) -> Result<Fields, Mistake> {
     if names.is_empty() {
         return Ok(Fields::ALL);
     }
-    Fields::named(names.iter().map(String::as_str)).map_err(|name| mistake(format!("fields: no field \"{}\"", echo(name))))
+    Fields::named(names.iter().map(String::as_str))
+        .map_err(|name| mistake(format!("fields: no field \"{}\"", echo(name))))
 }
 
 fn decimals_are_strings(decimals: Option<&str>) -> Result<bool, Mistake> {
@@ -344,16 +364,37 @@ mod tests {
             ("[]", "bad_request: expected a JSON object"),
             ("{}", "bad_request: action: missing, expected one of subscribe, unsubscribe, list, ping"),
             (r#"{"action":7}"#, "bad_request: action: expected a string"),
-            (r#"{"action":"sbuscribe"}"#, "unknown_action: unknown action \"sbuscribe\", expected one of subscribe, unsubscribe, list, ping"),
+            (
+                r#"{"action":"sbuscribe"}"#,
+                "unknown_action: unknown action \"sbuscribe\", expected one of subscribe, unsubscribe, list, ping",
+            ),
             (r#"{"action":"subscribe"}"#, "bad_request: topics: missing, expected a list of strings"),
             (r#"{"action":"subscribe","topics":"VCB"}"#, "bad_request: topics: expected a list of strings"),
             (r#"{"action":"subscribe","topics":[1]}"#, "bad_request: topics: expected a list of strings"),
-            (r#"{"action":"subscribe","topics":["A"],"rate":-1}"#, "bad_request: rate: expected frames per second, above 0"),
-            (r#"{"action":"subscribe","topics":["A"],"rate":"fast"}"#, "bad_request: rate: expected frames per second, above 0"),
-            (r#"{"action":"subscribe","topics":["A"],"fields":["lats"]}"#, "bad_request: fields: no field \"lats\""),
-            (r#"{"action":"subscribe","topics":["A"],"depth":0}"#, "bad_request: depth: expected a whole number from 1 to 1000"),
-            (r#"{"action":"subscribe","topics":["A"],"feilds":[]}"#, "bad_request: unknown key \"feilds\", did you mean \"fields\"?"),
-            (r#"{"action":"subscribe","topics":["A"],"id":{}}"#, "bad_request: id: expected a number, or a string of at most 64 characters"),
+            (
+                r#"{"action":"subscribe","topics":["A"],"rate":-1}"#,
+                "bad_request: rate: expected frames per second, above 0",
+            ),
+            (
+                r#"{"action":"subscribe","topics":["A"],"rate":"fast"}"#,
+                "bad_request: rate: expected frames per second, above 0",
+            ),
+            (
+                r#"{"action":"subscribe","topics":["A"],"fields":["lats"]}"#,
+                "bad_request: fields: no field \"lats\"",
+            ),
+            (
+                r#"{"action":"subscribe","topics":["A"],"depth":0}"#,
+                "bad_request: depth: expected a whole number from 1 to 1000",
+            ),
+            (
+                r#"{"action":"subscribe","topics":["A"],"feilds":[]}"#,
+                "bad_request: unknown key \"feilds\", did you mean \"fields\"?",
+            ),
+            (
+                r#"{"action":"subscribe","topics":["A"],"id":{}}"#,
+                "bad_request: id: expected a number, or a string of at most 64 characters",
+            ),
             (r#"{"action":"unsubscribe"}"#, "bad_request: sub: missing, expected a string"),
         ] {
             assert_eq!(wrong(text), expected);
@@ -379,6 +420,8 @@ mod tests {
         assert_eq!(from_query("", &Limits::default()), Ok(None));
         assert!(from_query("symbols=A&rate=x", &Limits::default()).is_err());
         assert!(from_query("symbols=%4", &Limits::default()).is_err());
-        assert!(from_query("symbol=VCB", &Limits::default()).is_err_and(|m| m.message.contains("\"symbols\"")));
+        assert!(
+            from_query("symbol=VCB", &Limits::default()).is_err_and(|m| m.message.contains("\"symbols\""))
+        );
     }
 }

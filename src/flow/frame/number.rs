@@ -94,7 +94,8 @@ mod tests {
             let bits = random.u32(1..=96);
             let mantissa = (random.u128(..) >> (128 - bits)) as i128;
             let scale = random.u32(0..=28);
-            let decimal = Decimal::from_i128_with_scale(if random.bool() { mantissa } else { -mantissa }, scale);
+            let decimal =
+                Decimal::from_i128_with_scale(if random.bool() { mantissa } else { -mantissa }, scale);
             let expected = decimal.to_string();
             let expected = if decimal.is_zero() { expected.trim_start_matches('-') } else { &expected };
             assert_eq!(text(decimal), expected, "{mantissa} scale {scale}");
@@ -103,9 +104,14 @@ mod tests {
 
     #[test]
     fn the_edges() {
-        for (mantissa, scale, expected) in
-            [(0, 0, "0"), (0, 2, "0.00"), (5, 3, "0.005"), (-5, 1, "-0.5"), (123, 3, "0.123"), (61_500, 0, "61500")]
-        {
+        for (mantissa, scale, expected) in [
+            (0, 0, "0"),
+            (0, 2, "0.00"),
+            (5, 3, "0.005"),
+            (-5, 1, "-0.5"),
+            (123, 3, "0.123"),
+            (61_500, 0, "61500"),
+        ] {
             assert_eq!(text(Decimal::new(mantissa, scale)), expected);
         }
         let mut out = Vec::new();

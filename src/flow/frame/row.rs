@@ -98,7 +98,14 @@ pub fn encode_image(out: &mut Vec<u8>, images: &Images, name: &str, symbol: Symb
 }
 
 /// Appends a book's row: always whole, best levels first.
-pub fn encode_book(out: &mut Vec<u8>, images: &Images, name: &str, book: &BookTop, depth: u16, strings: bool) {
+pub fn encode_book(
+    out: &mut Vec<u8>,
+    images: &Images,
+    name: &str,
+    book: &BookTop,
+    depth: u16,
+    strings: bool,
+) {
     let Some(symbol) = book.symbol else { return };
     push_key(out, name, Some(Channel::Book), book.rev, book.q, book.time);
     out.extend_from_slice(b",\"full\":true,\"state\":");
@@ -157,7 +164,7 @@ pub fn encode_event(out: &mut Vec<u8>, name: &str, event: &Event, strings: bool)
     out.push(b'}');
 }
 
-/// Appends `{"topic":..,"from":..,"to":..,"reason":..}`; `from` is `None` for "the next you expect".
+/// Appends `{"topic":..,"from":..,"to":..,"reason":..},`; `from` is `None` for "the next you expect".
 pub fn push_gap(out: &mut Vec<u8>, channel: Channel, name: &str, from: Option<u64>, to: u64, reason: &str) {
     out.extend_from_slice(b"{\"topic\":\"");
     push_topic(out, channel, name);
@@ -170,7 +177,7 @@ pub fn push_gap(out: &mut Vec<u8>, channel: Channel, name: &str, from: Option<u6
     push_u64(out, to);
     out.extend_from_slice(b",\"reason\":\"");
     out.extend_from_slice(reason.as_bytes());
-    out.extend_from_slice(b"\"}");
+    out.extend_from_slice(b"\"},");
 }
 
 /// Appends a topic's name: bare for the symbol's own image.
@@ -250,6 +257,9 @@ mod tests {
         assert_eq!(row(2, u32::MAX, false), format!(r#"{key},"bid":61400.50,"trading_date":"2026-11-22"}}"#));
         assert_eq!(row(2, 1 << quote::LAST, false), "");
         let some = 1 << STATE | 1 << quote::LAST | 1 << quote::ASK;
-        assert_eq!(row(0, some, true), format!(r#"{key},"full":true,"state":"live","last":"61500","ask":null}}"#));
+        assert_eq!(
+            row(0, some, true),
+            format!(r#"{key},"full":true,"state":"live","last":"61500","ask":null}}"#)
+        );
     }
 }
