@@ -7,4 +7,8 @@
 
 pub mod feed;
 pub mod market;
+pub mod spec;
 pub mod symbols;
+
+pub mod calendar;
+pub mod synthetic;
