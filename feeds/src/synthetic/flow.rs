@@ -18,6 +18,8 @@ const THIN: usize = 3;
 const LOTS_MAX: u32 = 20_000;
 /// How far behind the best price a limit order queues, in levels; small distances are the usual ones.
 const BEHIND: [u32; 16] = [0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 4, 5, 6, 7, 9];
+// Further back than a full side reaches, an order would not be seen.
+const _: () = assert!(BEHIND[15] < DEPTH as u32, "the last distance is the greatest");
 
 /// One order for `member`; with `touch` it concerns the best price, so that the quote is sure to change.
 pub(super) fn order(member: &mut Member, rng: &mut Rng, touch: bool, tape: &mut Tape<'_>) {
@@ -116,11 +118,7 @@ fn limit_rung(member: &Member, rng: &mut Rng, side: Side, touch: bool) -> Option
         return Some(band.clamp(best + toward));
     }
     let behind = if touch { 0 } else { i64::from(BEHIND[rng.usize(..BEHIND.len())]) };
-    let rung = band.clamp(best - behind * toward);
-    let levels = book.levels(side);
-    let beyond = levels.last().is_some_and(|worst| (i64::from(rung) - i64::from(worst.rung)) * toward < 0);
-    // Behind ten levels it would not be seen.
-    Some(if levels.len() == DEPTH && beyond { best as u32 } else { rung })
+    Some(band.clamp(best - behind * toward))
 }
 
 /// Part of a level is taken back; now and then all of it, unless it is the best, which would widen the spread.

@@ -24,6 +24,8 @@ pub(super) struct Row {
     shares: Decimal,
     amount: Decimal,
     last: Option<Decimal>,
+    /// The last trade was an auction's: it has no aggressor.
+    in_auction: bool,
     prices: BTreeSet<Decimal>,
     /// When a value of the image last became another.
     pub(super) changed: Time,
@@ -48,6 +50,12 @@ macro_rules! ensure {
 }
 
 impl Row {
+    /// Everything that a client sees of it.
+    fn seen(&self) -> impl PartialEq + use<> {
+        let books = (self.bids.clone(), self.asks.clone());
+        (self.values.clone(), books, self.trade_id, self.phase)
+    }
+
     pub(super) fn value(&self, field: u8) -> Option<Decimal> {
         self.values.get(&field).copied()
     }
@@ -69,11 +77,13 @@ impl Board {
 
     /// Takes what one call brought and checks every stock of which it spoke.
     pub(super) fn take(&mut self, updates: &[Update]) {
-        let mut touched = BTreeSet::new();
+        let touched: BTreeSet<_> = updates.iter().map(|update| update.symbol).collect();
+        let before: Vec<_> = touched.iter().map(|symbol| self.rows[symbol.index()].seen()).collect();
         for update in updates {
-            touched.insert(update.symbol);
             self.apply(update);
         }
+        let after: Vec<_> = touched.iter().map(|symbol| self.rows[symbol.index()].seen()).collect();
+        assert!(before != after, "{}: nothing to be seen of {updates:?}", self.label);
         for symbol in touched {
             if symbol != self.index {
                 self.check_quote(symbol);
@@ -98,7 +108,13 @@ impl Board {
             }
             Body::Trade(trade) => self.trade(symbol, &trade),
             Body::Level(level) => self.level(symbol, &level),
-            Body::Phase(phase) => self.rows[symbol.index()].phase = Some(phase),
+            Body::Phase(phase) => {
+                self.rows[symbol.index()].phase = Some(phase);
+                // No phase ends with an index that its members have left behind.
+                if symbol == self.index {
+                    self.check_index();
+                }
+            }
             Body::Halt(_) | Body::Lost(_) => panic!("{}: {update:?}", self.label),
         }
     }
@@ -159,6 +175,7 @@ impl Board {
         row.shares += trade.size;
         row.amount += trade.size * trade.price;
         row.last = Some(trade.price);
+        row.in_auction = trade.side.is_none();
         row.prices.insert(trade.price);
         self.trades += 1;
     }
@@ -228,6 +245,13 @@ impl Board {
         }
         if let (Some((bid, _)), Some((ask, _))) = (bid, ask) {
             ensure!(self, symbol, bid < ask, "bid {bid}, ask {ask}");
+        }
+        // What an auction has matched is gone; after the closing one no order comes that would hide it.
+        if let (Some(Phase::PutThrough | Phase::Closed), Some(last)) =
+            (row.phase, row.last.filter(|_| row.in_auction))
+        {
+            let left = bid.is_none_or(|(bid, _)| *bid <= last) && ask.is_none_or(|(ask, _)| *ask >= last);
+            ensure!(self, symbol, left, "closed at {last}, bid {bid:?}, ask {ask:?}");
         }
         ensure!(self, symbol, row.bids.len() <= 10 && row.asks.len() <= 10, "too many levels");
     }

@@ -94,6 +94,7 @@ fn members_move_in_auctions_and_nothing_is_said_in_the_break() {
         board.take(updates);
         let row = &board.rows[board.members[0].index()];
         let phase = row.phase.expect("a phase");
+        assert!(board.rows.iter().all(|row| row.phase == Some(phase)), "{text}: not all are in {phase:?}");
         auction_prices += u32::from(row.value(crate::market::quote::AUCTION_PRICE).is_some());
         match phases.last() {
             Some((last, _)) if *last == phase => {
