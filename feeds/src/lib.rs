@@ -8,4 +8,8 @@
 pub mod book;
 pub mod feed;
 pub mod market;
+pub mod spec;
 pub mod symbols;
+
+pub mod calendar;
+pub mod synthetic;
