@@ -5,11 +5,10 @@
 //!
 //! The modules stand in the order in which they may know each other: each names only those above it.
 
-pub mod book;
-pub mod feed;
 pub mod market;
-pub mod spec;
 pub mod symbols;
-
+pub mod feed;
+pub mod spec;
+pub mod book;
 pub mod calendar;
 pub mod synthetic;

@@ -113,7 +113,7 @@ impl Spec {
 }
 
 /// The known word that takes the fewest edits to reach, if that is few enough to be a slip of the hand.
-fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let (edits, near) =
         known.iter().map(|near| (edits(word, near), *near)).min_by_key(|(edits, _)| *edits)?;
     (edits <= near.chars().count().div_ceil(3).max(1)).then_some(near)

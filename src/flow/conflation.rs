@@ -5,10 +5,10 @@
 //!
 //! Bounds kept here: `symbols_max` images, `log_events_max` events.
 
-pub mod cut;
-pub mod hub;
 pub mod images;
 pub mod log;
+pub mod cut;
+pub mod hub;
 pub mod replica;
 
 /// The global revision: grows by one with each accepted update, valid for all topics of one epoch.

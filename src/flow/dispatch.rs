@@ -2,6 +2,6 @@
 //!
 //! It knows clients only as numbers. Bounds kept here: topics per session, streams per session, phase groups per rate.
 
-pub mod streams;
 pub mod topic;
 pub mod wish;
+pub mod streams;

@@ -2,10 +2,10 @@
 //!
 //! Bound kept here: a frame's payload is at most `frame_bytes_max`; what is longer is split with `more`.
 
-pub mod answer;
-pub mod batch;
-pub mod command;
-pub mod encoder;
 pub mod number;
-pub mod row;
 pub mod websocket;
+pub mod row;
+pub mod batch;
+pub mod encoder;
+pub mod answer;
+pub mod command;

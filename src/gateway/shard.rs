@@ -3,10 +3,10 @@
 //! Nothing in it is locked, async or reads a clock: it is handed an [`Io`], which on the machine is a poll and sockets and
 //! in tests a simulated world. Bounds kept here: writes per slice, payments per turn, and what a session may hold.
 
-mod commands;
-mod deliver;
-mod keepalive;
 mod session;
+mod deliver;
+mod commands;
+mod keepalive;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

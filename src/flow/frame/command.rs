@@ -5,6 +5,7 @@
 
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use tickgate_feeds::spec::nearest;
 
 use super::answer::echo;
 use crate::base::limits::{DEPTH_DEFAULT, DEPTH_MAX, Limits};
@@ -174,8 +175,7 @@ fn subscribe(object: &mut Map<String, Value>, limits: &Limits) -> Result<Subscri
     })
 }
 
-/// Reads the subscription in a URL's query, if it names any `symbols`; the keys are those of `subscribe`.
-/// Returns it with what else the query asks for the session.
+/// Reads the subscription in a URL's query, if there is one; the keys are those of `subscribe`.
 pub fn from_query(query: &str, limits: &Limits) -> Result<Option<Subscribe>, Mistake> {
     let mut values: Map<String, Value> = Map::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -323,29 +323,6 @@ fn strings(list: Value, key: &str) -> Result<Vec<String>, Mistake> {
 fn unknown_key(key: &str, known: &[&str]) -> Mistake {
     let nearest = nearest(key, known).map(|near| format!(", did you mean \"{near}\"?")).unwrap_or_default();
     mistake(format!("unknown key \"{}\"{nearest}", echo(key)))
-}
-
-/// The known word that needs the fewest edits, if that is at most two.
-pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    if word.len() > 32 {
-        return None;
-    }
-    let distances = known.iter().map(|known| (edits(word.as_bytes(), known.as_bytes()), *known));
-    distances.min().filter(|(distance, _)| *distance <= 2).map(|(_, known)| known)
-}
-
-/// Levenshtein's distance.
-fn edits(a: &[u8], b: &[u8]) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(row[j + 1] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
