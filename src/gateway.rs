@@ -1,4 +1,8 @@
 //! Ties the stages: the one place that knows them all.
 
+pub mod config;
 pub mod ingest;
 pub mod shard;
+pub mod rest;
+pub mod page;
+pub mod doors;

@@ -152,7 +152,10 @@ impl Config {
             return Err(format!("shards: expected 1 to 256, got {}", self.shards.unwrap_or_default()));
         }
         if self.listen == self.admin && self.listen.port() != 0 {
-            return Err(format!("admin: {} is the clients' address; operators need one of their own", self.admin));
+            return Err(format!(
+                "admin: {} is the clients' address; operators need one of their own",
+                self.admin
+            ));
         }
         Ok(())
     }

@@ -52,6 +52,9 @@ pub struct Changed {
     pub values_at: u32,
 }
 
+/// Levels of one side of a book: (price, size), best first.
+pub type Levels = Vec<(Decimal, Decimal)>;
+
 /// The best levels of a book.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BookTop {
@@ -68,7 +71,7 @@ pub struct BookTop {
     /// How many levels of a side were asked for.
     pub depth: u16,
     /// (price, size), best first.
-    pub bids: Vec<(Decimal, Decimal)>,
+    pub bids: Levels,
     /// (price, size), best first.
-    pub asks: Vec<(Decimal, Decimal)>,
+    pub asks: Levels,
 }

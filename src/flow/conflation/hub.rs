@@ -5,13 +5,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rust_decimal::Decimal;
 use tickgate_feeds::book::Book;
 use tickgate_feeds::market::{Body, Channel, FeedId, PHASE, Phase, STATE, State, Symbol, Update};
 use tickgate_feeds::symbols::Symbols;
 
 use super::Rev;
-use super::cut::{BookTop, Changed, Cut};
+use super::cut::{BookTop, Changed, Cut, Levels};
 use super::images::Images;
 use super::log::{Event, Log, What};
 use crate::base::reason::Reason;
@@ -169,6 +168,13 @@ impl Hub {
         }
     }
 
+    /// The best levels of a symbol's book, for one-off readers; `None` when it has no book.
+    pub fn book_top(&self, symbol: Symbol, depth: u16) -> Option<BookTop> {
+        let state = self.books.get(&symbol)?;
+        let (bids, asks) = state.best(depth);
+        Some(BookTop { symbol: Some(symbol), depth, bids, asks, ..state.top })
+    }
+
     /// What changed after `since`. Askers that hold the same get the same cut.
     pub fn cut(&mut self, since: Rev) -> Arc<Cut> {
         self.list_new();
@@ -320,16 +326,14 @@ impl Hub {
 }
 
 impl BookState {
+    fn best(&self, depth: u16) -> (Levels, Levels) {
+        let depth = usize::from(depth);
+        (self.book.bids().take(depth).collect(), self.book.asks().take(depth).collect())
+    }
+
     fn refreshed(&mut self, symbol: Symbol) -> &BookTop {
         if std::mem::take(&mut self.outdated) {
-            let depth = usize::from(self.wanted);
-            let fill = |side: &mut Vec<(Decimal, Decimal)>,
-                        levels: &mut dyn Iterator<Item = (Decimal, Decimal)>| {
-                side.clear();
-                side.extend(levels.take(depth));
-            };
-            fill(&mut self.top.bids, &mut self.book.bids());
-            fill(&mut self.top.asks, &mut self.book.asks());
+            (self.top.bids, self.top.asks) = self.best(self.wanted);
             (self.top.symbol, self.top.depth) = (Some(symbol), self.wanted);
         }
         &self.top

@@ -5,6 +5,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -68,37 +69,41 @@ pub trait Io {
 #[derive(Debug)]
 pub struct Tcp {
     stream: mio::net::TcpStream,
-    /// Counts as an open connection for as long as it lives.
-    _permit: Permit,
+    /// It counts as one of the gateway's and one of its shard's connections for as long as it lives.
+    _permits: [Option<Permit>; 2],
 }
 
 /// One of the connections that the gateway may have.
 #[derive(Debug)]
-pub struct Permit(Arc<std::sync::atomic::AtomicUsize>);
+pub struct Permit(Arc<AtomicUsize>);
 
 impl Permit {
     /// Takes one if fewer than `max` are taken.
-    pub fn take(open: &Arc<std::sync::atomic::AtomicUsize>, max: usize) -> Option<Self> {
-        use std::sync::atomic::Ordering::Relaxed;
-        open.fetch_update(Relaxed, Relaxed, |open| (open < max).then_some(open + 1)).ok()?;
+    pub fn take(open: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
+        let one_more = |open| (open < max).then_some(open + 1);
+        open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
         Some(Self(Arc::clone(open)))
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Tcp {
     /// Takes over an accepted, non-blocking socket and sets what the gateway relies on.
-    pub fn new(stream: std::net::TcpStream, permit: Permit, stall: Duration) -> io::Result<Self> {
+    pub fn new(
+        stream: std::net::TcpStream,
+        permits: [Option<Permit>; 2],
+        stall: Duration,
+    ) -> io::Result<Self> {
         let socket = SockRef::from(&stream);
         socket.set_tcp_nodelay(true)?;
         socket.set_tcp_notsent_lowat(KERNEL_UNSENT_BYTES)?;
         socket.set_tcp_user_timeout(Some(stall))?;
-        Ok(Self { stream: mio::net::TcpStream::from_std(stream), _permit: permit })
+        Ok(Self { stream: mio::net::TcpStream::from_std(stream), _permits: permits })
     }
 }
 

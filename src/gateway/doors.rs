@@ -1,0 +1,281 @@
+//! The clients' port: HTTP until the upgrade, then the socket goes to a shard.
+//!
+//! Bounds kept here: connections in all (one permit each, from accept to the last byte), the request head in bytes and
+//! seconds. hyper's own upgrade machinery is not used: the connection future itself gives the socket back.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::ingest::Ingest;
+use super::rest::{self, FeedNames};
+use super::shard::Identity;
+use crate::base::clock::Clock;
+use crate::base::reason::Reason;
+use crate::flow::frame::command::Mistake;
+use crate::flow::socket::wire::{Mailbox, Newcomer, Permit, Tcp};
+
+/// The subprotocol spoken, also when a client asks for none.
+const SUBPROTOCOL: &str = "tickgate.v1.json";
+/// Connections beyond the limit that are still told so; further ones are dropped unheard.
+const REFUSALS_AT_ONCE_MAX: usize = 256;
+/// When to try again after "no room", in seconds.
+const RETRY_AFTER_S: &str = "5";
+
+/// A shard as the doors see it.
+#[derive(Debug)]
+pub struct ShardDoor {
+    /// Where clients are left for it.
+    pub mailbox: Arc<Mailbox>,
+    /// How many it has.
+    pub open: Arc<AtomicUsize>,
+}
+
+/// What the doors did so far.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Connections accepted.
+    pub accepted: AtomicU64,
+    /// Clients handed to shards.
+    pub upgraded: AtomicU64,
+    /// Connections and handshakes refused for want of room.
+    pub overloaded: AtomicU64,
+    /// Requests with an error in them.
+    pub bad_requests: AtomicU64,
+}
+
+/// Everything a request may need.
+pub struct Doors {
+    /// The gateway's identity and bounds.
+    pub identity: Arc<Identity>,
+    /// Images of now.
+    pub ingest: Arc<Ingest>,
+    /// The feeds' names.
+    pub feeds: FeedNames,
+    /// Who serves the clients.
+    pub shards: Vec<ShardDoor>,
+    /// Connections open now.
+    pub open: Arc<AtomicUsize>,
+    /// The time.
+    pub clock: Clock,
+    /// What was done so far.
+    pub stats: Stats,
+}
+
+type Reply = Response<Full<Bytes>>;
+
+/// Accepts clients for as long as it is polled.
+pub async fn serve(listener: TcpListener, doors: Arc<Doors>) {
+    let refused = Arc::new(AtomicUsize::new(0));
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, most likely: accepting again at once would spin.
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        doors.stats.accepted.fetch_add(1, Ordering::Relaxed);
+        let permit = Permit::take(&doors.open, doors.identity.limits.connections_max);
+        let refusal = if permit.is_some() { None } else { Permit::take(&refused, REFUSALS_AT_ONCE_MAX) };
+        if permit.is_none() {
+            doors.stats.overloaded.fetch_add(1, Ordering::Relaxed);
+            if refusal.is_none() {
+                continue;
+            }
+        }
+        let doors = Arc::clone(&doors);
+        tokio::spawn(async move {
+            connection(stream, peer, permit, &doors).await;
+            drop(refusal);
+        });
+    }
+}
+
+/// Serves one connection's requests; ends when it closes or has become a WebSocket.
+async fn connection(stream: TcpStream, peer: SocketAddr, permit: Option<Permit>, doors: &Arc<Doors>) {
+    let service = Service { doors: Arc::clone(doors), has_room: permit.is_some(), upgraded: Arc::default() };
+    let upgraded = Arc::clone(&service.upgraded);
+    let limits = &doors.identity.limits;
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.handshake_timeout)
+        .max_buf_size(limits.url_bytes_max)
+        .serve_connection(TokioIo::new(stream), service);
+    // Errors here are the peer's: a broken request, a closed socket, a head that took too long.
+    let Ok(parts) = connection.without_shutdown().await else { return };
+    let query = upgraded.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let (Some(query), Some(permit)) = (query, permit) else { return };
+    let Some(shard) = doors.shards.iter().min_by_key(|shard| shard.open.load(Ordering::Relaxed)) else {
+        return;
+    };
+    let place = Permit::take(&shard.open, usize::MAX);
+    let stall = limits.write_stall;
+    let wire =
+        parts.io.into_inner().into_std().and_then(|stream| Tcp::new(stream, [Some(permit), place], stall));
+    match wire {
+        Ok(wire) => {
+            doors.stats.upgraded.fetch_add(1, Ordering::Relaxed);
+            shard.mailbox.leave(Newcomer { wire, peer, head: parts.read_buf.to_vec(), query });
+        }
+        Err(error) => tracing::debug!(%peer, %error, "socket lost during the upgrade"),
+    }
+}
+
+struct Service {
+    doors: Arc<Doors>,
+    has_room: bool,
+    /// The query of the request that was upgraded.
+    upgraded: Arc<Mutex<Option<String>>>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Service {
+    type Response = Reply;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Reply, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let mut reply = self.route(&request);
+        let headers = reply.headers_mut();
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(header::SERVER, HeaderValue::from_static("tickgate"));
+        Box::pin(std::future::ready(Ok(reply)))
+    }
+}
+
+impl Service {
+    fn route(&self, request: &Request<Incoming>) -> Reply {
+        if !self.has_room {
+            let mut reply = text(StatusCode::SERVICE_UNAVAILABLE, Reason::Overloaded.text());
+            reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
+            reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            return reply;
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "expected GET");
+        }
+        let (doors, query) = (&self.doors, request.uri().query().unwrap_or_default());
+        match request.uri().path() {
+            "/ws" | "/ws/market" => self.upgrade(request.headers(), query),
+            "/v1/snapshot" => {
+                let snapshot = rest::snapshot(query, &doors.identity, &doors.ingest, doors.clock.now().wall);
+                snapshot.map_or_else(|mistake| self.refuse(&mistake), json)
+            }
+            "/v1/symbols" => json(rest::symbols(&doors.ingest, &doors.feeds)),
+            "/v1/groups" => json(rest::groups(&doors.ingest)),
+            path => match super::page::file(path) {
+                Some((kind, bytes)) => page(kind, bytes),
+                None => text(
+                    StatusCode::NOT_FOUND,
+                    "no such page; the doors are /ws, /v1/snapshot, /v1/symbols, /v1/groups, /",
+                ),
+            },
+        }
+    }
+
+    /// RFC 6455 4.2: what a handshake must have, and what is answered.
+    fn upgrade(&self, headers: &HeaderMap, query: &str) -> Reply {
+        let has = |name: header::HeaderName, token: &str| {
+            let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+            values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
+        };
+        if !has(header::UPGRADE, "websocket") || !has(header::CONNECTION, "upgrade") {
+            let mut reply =
+                text(StatusCode::UPGRADE_REQUIRED, "this door speaks WebSocket: expected Upgrade: websocket");
+            reply.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            return reply;
+        }
+        if !has(header::SEC_WEBSOCKET_VERSION, "13") {
+            let mut reply = text(StatusCode::BAD_REQUEST, "Sec-WebSocket-Version: expected 13");
+            reply.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            return self.count_bad(reply);
+        }
+        let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|key| is_nonce(key.as_bytes()));
+        let Some(key) = key else {
+            return self
+                .count_bad(text(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key: expected 16 bytes in base64"));
+        };
+        let offers = headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
+        let speaks = has(header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL);
+        if offers && !speaks {
+            let expected = "Sec-WebSocket-Protocol: expected tickgate.v1.json among those offered";
+            return self.count_bad(text(StatusCode::BAD_REQUEST, expected));
+        }
+        let mut reply = Response::new(Full::default());
+        *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes()));
+        let headers = reply.headers_mut();
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        if let Ok(accept) = accept {
+            headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+        }
+        if speaks {
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+        }
+        *self.upgraded.lock().unwrap_or_else(PoisonError::into_inner) = Some(query.to_owned());
+        reply
+    }
+
+    fn refuse(&self, mistake: &Mistake) -> Reply {
+        let error =
+            serde_json::json!({ "error": { "code": mistake.code.label(), "message": mistake.message } });
+        let mut reply = json(error.to_string().into_bytes());
+        *reply.status_mut() = StatusCode::BAD_REQUEST;
+        self.count_bad(reply)
+    }
+
+    fn count_bad(&self, reply: Reply) -> Reply {
+        self.doors.stats.bad_requests.fetch_add(1, Ordering::Relaxed);
+        reply
+    }
+}
+
+/// 16 bytes in base64 are 22 characters and two signs of padding.
+fn is_nonce(key: &[u8]) -> bool {
+    let base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    key.len() == 24 && key.ends_with(b"==") && key[..22].iter().all(base64)
+}
+
+/// A short plain-text reply.
+pub fn text(status: StatusCode, message: &str) -> Reply {
+    let mut reply = Response::new(Full::new(Bytes::from(format!("{message}\n"))));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    reply
+}
+
+fn json(bytes: Vec<u8>) -> Reply {
+    let mut reply = Response::new(Full::new(Bytes::from(bytes)));
+    let headers = reply.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    reply
+}
+
+fn page(kind: &'static str, bytes: &'static [u8]) -> Reply {
+    const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    let mut reply = Response::new(Full::new(Bytes::from_static(bytes)));
+    let headers = reply.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    reply
+}
