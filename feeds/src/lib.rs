@@ -7,4 +7,5 @@
 
 pub mod feed;
 pub mod market;
+pub mod spec;
 pub mod symbols;
