@@ -5,7 +5,16 @@
 //!
 //! The modules stand in the order in which they may know each other: each names only those above it.
 
-pub mod feed;
 pub mod market;
-pub mod spec;
+
 pub mod symbols;
+
+pub mod feed;
+
+pub mod spec;
+
+pub mod decimal;
+
+pub mod book;
+
+pub mod binance;
