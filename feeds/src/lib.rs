@@ -18,3 +18,5 @@ pub mod decimal;
 pub mod book;
 
 pub mod binance;
+
+pub mod capture;
