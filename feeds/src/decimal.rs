@@ -12,7 +12,117 @@ const QUICK_DIGITS_MAX: usize = 19;
 /// Zeros at the end of the fraction are left out ("61837.63000000" becomes 61837.63): a venue pads all its numbers to
 /// one length, and the padding would be sent on to every client.
 pub fn exact(text: &str) -> Option<Decimal> {
-    let bytes = text.as_bytes();
+    match leading(text.as_bytes()) {
+        Some((value, used)) if used == text.len() => Some(value),
+        _ => unusual(text.as_bytes()),
+    }
+}
+
+/// Reads the decimal that `bytes` begin with, and says how many of them it took, if it has no sign, at most seven
+/// digits before its point and at most eight after it. `None` says nothing about what else it may be.
+pub(crate) fn leading(bytes: &[u8]) -> Option<(Decimal, usize)> {
+    let whole = Digits::at(bytes, 0);
+    if whole.count == 0 || whole.count == Digits::MAX {
+        return None;
+    }
+    let units = whole.first(whole.count);
+    if bytes.get(whole.count) != Some(&b'.') {
+        return Some((Decimal::from_parts(units as u32, (units >> 32) as u32, 0, false, 0), whole.count));
+    }
+    let fraction = Digits::at(bytes, whole.count + 1);
+    let used = whole.count + 1 + fraction.count;
+    if fraction.count == 0 || bytes.get(used).is_some_and(u8::is_ascii_digit) {
+        return None;
+    }
+    let kept = fraction.without_zeros();
+    let value = units * TENS[kept] + fraction.first(kept);
+    let value = Decimal::from_parts(value as u32, (value >> 32) as u32, 0, false, kept as u32);
+    Some((value, used))
+}
+
+/// Reads the whole number that `bytes` begin with, as JSON writes it, and says how many of them it took; `None` beyond
+/// fifteen digits or with a zero before others.
+pub(crate) fn leading_whole(bytes: &[u8]) -> Option<(u64, usize)> {
+    let head = Digits::at(bytes, 0);
+    if head.count == 0 || (head.count > 1 && bytes[0] == b'0') {
+        return None;
+    }
+    let value = head.first(head.count);
+    if head.count < Digits::MAX {
+        return Some((value, head.count));
+    }
+    let tail = Digits::at(bytes, Digits::MAX);
+    let used = Digits::MAX + tail.count;
+    (tail.count < Digits::MAX).then(|| (value * TENS[tail.count] + tail.first(tail.count), used))
+}
+
+const TENS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
+
+/// Up to eight digits, looked at all at once: one in each byte of a word, the first in the lowest.
+struct Digits {
+    /// Values from 0 to 9 in the first `count` bytes; what comes after them is of no meaning.
+    values: u64,
+    count: usize,
+}
+
+impl Digits {
+    const MAX: usize = 8;
+
+    /// The digits that stand in `bytes` from `at` on.
+    fn at(bytes: &[u8], at: usize) -> Self {
+        let values = word(bytes, at) ^ 0x3030_3030_3030_3030;
+        // The high bit of a byte is set where it is over 9. A carry only reaches bytes after the first of those.
+        let others = (values.wrapping_add(0x7676_7676_7676_7676) | values) & 0x8080_8080_8080_8080;
+        Self { values, count: (others.trailing_zeros() / 8) as usize }
+    }
+
+    /// The digits moved up so that the `count`th is in the highest byte and zeros come before the first.
+    const fn moved(&self, count: usize) -> u64 {
+        match count {
+            0 => 0,
+            _ => self.values << (64 - 8 * count),
+        }
+    }
+
+    /// How many digits are left without the zeros at their end.
+    const fn without_zeros(&self) -> usize {
+        let zeros = (self.moved(self.count).leading_zeros() / 8) as usize;
+        self.count.saturating_sub(zeros)
+    }
+
+    /// The number that the first `count` digits make.
+    const fn first(&self, count: usize) -> u64 {
+        let digits = self.moved(count);
+        // Pairs, then pairs of pairs, then the two halves: each step is one multiplication for all of them.
+        let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8) & 0x00ff_00ff_00ff_00ff;
+        let fours = pairs.wrapping_mul(100).wrapping_add(pairs >> 16) & 0x0000_ffff_0000_ffff;
+        fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xffff_ffff
+    }
+}
+
+/// The eight bytes from `at` on, the first in the lowest place, and zeros where there are fewer. Copying a handful of
+/// bytes into a padded word would take longer than all the rest, so they are cut out of whole words.
+fn word(bytes: &[u8], at: usize) -> u64 {
+    let rest = bytes.get(at..).unwrap_or_default();
+    if let Some(word) = rest.first_chunk() {
+        return u64::from_le_bytes(*word);
+    }
+    if let Some(last) = bytes.last_chunk() {
+        return u64::from_le_bytes(*last).checked_shr(64 - 8 * rest.len() as u32).unwrap_or(0);
+    }
+    let all = match (bytes.first_chunk(), bytes.last_chunk()) {
+        // The two halves may share bytes: both have them in the same places.
+        (Some(low), Some(high)) => {
+            let high = u64::from(u32::from_le_bytes(*high)) << (8 * (bytes.len() - 4));
+            u64::from(u32::from_le_bytes(*low)) | high
+        }
+        _ => bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    };
+    all >> (8 * at.min(7))
+}
+
+/// [`exact`] for what [`leading`] leaves: signs, long numbers, and all that is no decimal.
+fn unusual(bytes: &[u8]) -> Option<Decimal> {
     let (negative, digits) = match bytes {
         [b'-', digits @ ..] => (true, digits),
         digits => (false, digits),
@@ -113,6 +223,27 @@ mod tests {
             assert_eq!(exact(text), None, "{text}");
         }
         assert_eq!(exact(&"9".repeat(100)), None);
+    }
+
+    #[test]
+    fn the_quick_way_and_the_slow_one_agree() {
+        let mut rng = fastrand::Rng::with_seed(11);
+        for _ in 0..200_000 {
+            let bytes = b"0123456789.00\"x:";
+            let text: String =
+                (0..rng.usize(1..13)).map(|_| char::from(bytes[rng.usize(..bytes.len())])).collect();
+            let Some((value, used)) = leading(text.as_bytes()) else { continue };
+            let slow = unusual(&text.as_bytes()[..used]).expect(&text);
+            assert_eq!((value, value.scale()), (slow, slow.scale()), "{text}");
+            assert!(!text[used..].starts_with(|c: char| c.is_ascii_digit()), "{text}");
+        }
+        for number in [0, 7, 12_345_678, 123_456_789, 999_999_999_999_999] {
+            let text = format!("{number},");
+            assert_eq!(leading_whole(text.as_bytes()), Some((number, text.len() - 1)));
+        }
+        for text in ["", "x", "01", "-1", "1234567890123456"] {
+            assert_eq!(leading_whole(text.as_bytes()), None, "{text}");
+        }
     }
 
     #[test]

@@ -11,24 +11,34 @@ use crate::market::{Level, Side, Time};
 
 /// One-letter keys from `A` to `z` have the first slots.
 const LETTERS: usize = 58;
-/// Longer keys that mean something, in the order of the slots after the letters.
-const WORDS: [&str; 8] = ["stream", "data", "pu", "lastUpdateId", "bids", "asks", "code", "msg"];
+/// Longer keys that mean something, in the slots after the letters.
+const WORDS: usize = 8;
 
 /// Where each known key of an object has its value.
 pub(super) struct Fields<'t, 'a> {
     nodes: &'t [Node<'a>],
     /// Position on the tape; 0, where the object itself begins, says "not there".
-    at: [u32; LETTERS + WORDS.len()],
+    at: [u32; LETTERS + WORDS],
     /// What the object is called in an error.
     kind: &'static str,
 }
 
 fn slot(key: &str) -> Option<usize> {
-    match key.as_bytes() {
-        [letter @ b'A'..=b'z'] => Some(usize::from(letter - b'A')),
-        [_] => None,
-        _ => WORDS.iter().position(|word| *word == key).map(|at| LETTERS + at),
-    }
+    let word = match key {
+        "stream" => 0,
+        "data" => 1,
+        "pu" => 2,
+        "lastUpdateId" => 3,
+        "bids" => 4,
+        "asks" => 5,
+        "code" => 6,
+        "msg" => 7,
+        _ => match key.as_bytes() {
+            [letter @ b'A'..=b'z'] => return Some(usize::from(letter - b'A')),
+            _ => return None,
+        },
+    };
+    Some(LETTERS + word)
 }
 
 /// How many nodes a value takes on the tape.
@@ -43,7 +53,7 @@ impl<'t, 'a> Fields<'t, 'a> {
     /// Reads the object that `nodes` begins with; `None` if it begins with something else.
     pub(super) fn read(nodes: &'t [Node<'a>]) -> Option<Self> {
         let Some(Node::Object { len, .. }) = nodes.first() else { return None };
-        let mut fields = Self { nodes, at: [0; LETTERS + WORDS.len()], kind: "message" };
+        let mut fields = Self { nodes, at: [0; LETTERS + WORDS], kind: "message" };
         let mut next = 1;
         for _ in 0..*len {
             let (Some(Node::String(key)), Some(value)) = (nodes.get(next), nodes.get(next + 1)) else {
