@@ -6,6 +6,7 @@
 mod fields;
 mod instruments;
 mod message;
+mod scan;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -208,7 +209,11 @@ impl Binance {
 
 impl Feed for Binance {
     fn decode(&mut self, raw: &mut [u8], arrival: Time, out: &mut Vec<Update>) -> Result<(), DecodeError> {
-        self.parse(raw, |feed, message| feed.apply(message, arrival, out))
+        self.levels.clear();
+        match scan::read(raw, self.market, &mut self.levels) {
+            Some(message) => self.apply(message, arrival, out),
+            None => self.parse(raw, |feed, message| feed.apply(message, arrival, out)),
+        }
     }
 
     fn wants(&mut self) -> Option<Want> {

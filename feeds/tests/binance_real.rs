@@ -237,3 +237,32 @@ fn a_lost_change_is_noticed_and_a_new_picture_mends_it() {
     assert_eq!(run.sha256(), "7145c0b7167706651f18386a9ae136f6e958ec3556ff3c5896c3539b5b4a30ce");
     assert_eq!((run.feed.skipped().gaps, run.feed.skipped().waiting, run.wants.len()), (1, 0, 2));
 }
+
+#[test]
+fn the_quick_way_and_the_general_way_agree_on_hurt_recordings() {
+    for (name, market) in [(SPOT_8, Market::Spot), (USDM, Market::UsdM)] {
+        let Some(lines) = real::lines(name) else { return };
+        let (mut quick, mut general) = (Run::new(market), Run::new(market));
+        let mut rng = fastrand::Rng::with_seed(8);
+        let (mut good, mut bad) = (0, 0);
+        for (at, raw) in lines.iter().take(30_000) {
+            let mut raw = raw.clone();
+            if rng.u8(..4) == 0 {
+                let (one, two) = (rng.usize(..raw.len()), rng.usize(..raw.len()));
+                raw[one] = if rng.bool() { raw[two] } else { rng.u8(b' '..=b'~') };
+            }
+            // A blank at the end is the same message, and nothing that the quick way expects.
+            let mut blank = [raw.as_slice(), b" "].concat();
+            quick.out.clear();
+            general.out.clear();
+            let shown = String::from_utf8_lossy(&raw).into_owned();
+            let took = quick.feed.decode(&mut raw, Time(*at), &mut quick.out);
+            let other = general.feed.decode(&mut blank, Time(*at), &mut general.out);
+            assert_eq!(took.is_ok(), other.is_ok(), "{took:?} {other:?} {shown}");
+            assert_eq!((&quick.out, quick.feed.skipped()), (&general.out, general.feed.skipped()), "{shown}");
+            assert_eq!(quick.feed.wants(), general.feed.wants(), "{shown}");
+            if took.is_ok() { good += 1 } else { bad += 1 }
+        }
+        assert!(good > 20_000 && bad > 1_000, "{good} good, {bad} bad");
+    }
+}

@@ -371,3 +371,54 @@ fn nothing_grows_once_warm() {
     sizes.dedup();
     assert_eq!(sizes.len(), 1, "{sizes:?}");
 }
+
+/// One to three small accidents: a byte replaced, put in, left out, or a stretch said twice.
+fn hurt(raw: &mut Vec<u8>, rng: &mut fastrand::Rng) {
+    const BYTES: &[u8] = b"{}[]\",:.-+0123456789eEtTuUsSbBaA \\\n\x00\x7f\xc3";
+    for _ in 0..rng.usize(1..=3) {
+        let (at, byte) = (rng.usize(..raw.len()), BYTES[rng.usize(..BYTES.len())]);
+        match rng.u8(..5) {
+            0 => raw[at] = byte,
+            1 => raw.insert(at, byte),
+            2 => drop(raw.remove(at)),
+            3 => {
+                let piece = raw[at..raw.len().min(at + rng.usize(1..20))].to_vec();
+                raw.splice(at..at, piece);
+            }
+            _ => raw[at] = raw[rng.usize(..raw.len())],
+        }
+        if raw.is_empty() {
+            raw.push(byte);
+        }
+    }
+}
+
+#[test]
+fn the_quick_way_says_what_the_general_way_says_or_nothing() {
+    let usdm_trade = r#"{"e":"trade","E":1723161256322,"T":1723161256321,"s":"BTCUSDT","t":5266583935,"p":"61800.30","q":"0.006","X":"MARKET","m":false}"#;
+    let timed = TICKER.replace("}", r#","T":1723161256313,"E":1723161256314}"#);
+    let levels = r#"["5.00","0.000"],["61837.64000000","12345678"]"#;
+    let depths =
+        [depth(157, 160, Some(149), levels), depth(157, 160, None, levels), depth(1, 1, Some(0), "")];
+    let bare = [TRADE.to_owned(), usdm_trade.to_owned(), TICKER.to_owned(), timed, depths[1].clone()];
+    let wrapped = bare.iter().chain(&depths).map(|text| format!(r#"{{"stream":"btcusdt@x","data":{text}}}"#));
+    let seeds: Vec<String> = bare.iter().cloned().chain(wrapped).collect();
+    let mut rng = fastrand::Rng::with_seed(2024);
+    let (mut buffers, mut taken) = (Buffers::new(1024), 0u32);
+    for round in 0..150_000 {
+        let market = if round % 2 == 0 { Market::Spot } else { Market::UsdM };
+        let mut raw = seeds[rng.usize(..seeds.len())].clone().into_bytes();
+        if round >= 1_000 {
+            hurt(&mut raw, &mut rng);
+        }
+        let (mut quick_levels, mut levels, mut copy) = (Vec::new(), Vec::new(), raw.clone());
+        let Some(quick) = scan::read(&raw, market, &mut quick_levels) else { continue };
+        taken += 1;
+        let shown = String::from_utf8_lossy(&raw);
+        let mut tape = Tape(Vec::new());
+        simd_json::fill_tape(&mut copy, &mut buffers, &mut tape).unwrap_or_else(|e| panic!("{e}: {shown}"));
+        let general = message::read(&tape.0, market, &mut levels).unwrap_or_else(|e| panic!("{e}: {shown}"));
+        assert_eq!((quick, quick_levels), (general, levels), "{shown}");
+    }
+    assert!(taken > 10_000, "{taken} were taken by the quick way");
+}
