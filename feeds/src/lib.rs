@@ -3,7 +3,8 @@
 //! Nothing here opens a socket, reads a clock or spawns a task: a feed is a state machine that is handed bytes and
 //! times, so the live adapter, a capture and a test all drive the very same decoder.
 //!
-//! The modules stand in the order in which they may know each other: each names only those above it.
+//! The modules stand in the order in which they may know each other: each names only those above it. (The blank lines
+//! between them keep the formatter from sorting them.)
 
 pub mod market;
 

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "every test takes the part that it needs")]
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::PathBuf;
 
 /// The file `name` of the recordings; none, said loudly, when they are not on this machine.
@@ -17,19 +17,26 @@ pub(crate) fn find(name: &str) -> Option<PathBuf> {
     if path.is_file() {
         return Some(path);
     }
-    eprintln!("NOT RUN: {name} is not there; set TICKGATE_REAL_FEEDS to the folder of the recordings");
+    // Straight to stderr: what a passing test prints by macro is never shown.
+    let text =
+        format!("NOT RUN: {name} is not there; set TICKGATE_REAL_FEEDS to the folder of the recordings\n");
+    let _ = std::io::stderr().write_all(text.as_bytes());
     None
 }
 
-/// A recording, unpacked: each line is its receive time in nanoseconds and its JSON.
-pub(crate) fn lines(name: &str) -> Option<Vec<(i64, Vec<u8>)>> {
+/// A recording, unpacked.
+pub(crate) fn text(name: &str) -> Option<String> {
     let packed = std::fs::read(find(name)?).expect("a readable recording");
-    let mut text = Vec::new();
-    flate2::read::MultiGzDecoder::new(packed.as_slice()).read_to_end(&mut text).expect("gzip");
-    let line = |line: &[u8]| {
-        let space = line.iter().position(|b| *b == b' ').expect("a time and a message");
-        let time = std::str::from_utf8(&line[..space]).expect("digits").parse().expect("nanoseconds");
-        (time, line[space + 1..].to_vec())
+    let mut text = String::new();
+    flate2::read::MultiGzDecoder::new(packed.as_slice()).read_to_string(&mut text).expect("gzip");
+    Some(text)
+}
+
+/// A recording line by line: receive time in nanoseconds and JSON.
+pub(crate) fn lines(name: &str) -> Option<Vec<(i64, Vec<u8>)>> {
+    let line = |line: &str| {
+        let (time, json) = line.split_once(' ').expect("a time and a message");
+        (time.parse().expect("nanoseconds"), json.as_bytes().to_vec())
     };
-    Some(text.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(line).collect())
+    Some(text(name)?.lines().map(line).collect())
 }
