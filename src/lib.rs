@@ -1,1 +1,5 @@
 //! Tickgate.
+
+pub mod base;
+pub mod flow;
+pub mod gateway;

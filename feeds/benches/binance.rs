@@ -3,6 +3,8 @@
 //! "simd-json alone" parses into a struct that borrows its texts, which is where any decoder would begin. The tick of
 //! this house is the ratio of the two: `ingest ratio` = simd-json's time / the decoder's time; the goal is 0.7.
 
+#![allow(clippy::disallowed_methods, reason = "a bench is its own clock")]
+
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,6 +1,8 @@
 //! How long one change of a book takes, on the changes of the real recordings: the book of this crate (trees by
 //! whole-number ranks), trees by decimal prices, and sorted vectors with the best at their end.
 
+#![allow(clippy::disallowed_methods, reason = "a bench is its own clock")]
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::Arc;

@@ -74,6 +74,16 @@ impl Book {
         self.levels(side).take(n)
     }
 
+    /// Price and size of every bid, best first.
+    pub fn bids(&self) -> impl ExactSizeIterator<Item = (Decimal, Decimal)> + '_ {
+        self.levels(Side::Buy)
+    }
+
+    /// Price and size of every ask, best first.
+    pub fn asks(&self) -> impl ExactSizeIterator<Item = (Decimal, Decimal)> + '_ {
+        self.levels(Side::Sell)
+    }
+
     /// How many levels a side has.
     pub fn len(&self, side: Side) -> usize {
         self.half(side).len()

@@ -21,3 +21,7 @@ pub mod book;
 pub mod binance;
 
 pub mod capture;
+
+pub mod calendar;
+
+pub mod synthetic;

@@ -1,0 +1,134 @@
+//! Every bound of the gateway, its unit last, and why that number; and the sum of what they can cost.
+
+use std::time::Duration;
+
+/// Bounds that the configuration may change.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Symbols in all; one more is refused and counted. 200,000 holds every listed instrument of a large venue.
+    pub symbols_max: usize,
+    /// Updates waiting between the feeds and the hub: 6 MiB, and 50 ms of a feed of a million a second.
+    pub ingest_updates_max: usize,
+    /// Events (trades, status) the hub and each shard remember: a minute of a busy venue.
+    pub log_events_max: usize,
+    /// Client connections in all, within what the process may open.
+    pub connections_max: usize,
+    /// One message of a client, in bytes: a list of a thousand topics fits.
+    pub message_bytes_max: usize,
+    /// The request line and head of a handshake, in bytes; also the URL's bound.
+    pub url_bytes_max: usize,
+    /// Topics named in one command.
+    pub topics_per_command_max: usize,
+    /// Topics a session may have after groups and wildcards are resolved.
+    pub topics_per_session_max: usize,
+    /// Subscriptions of one session.
+    pub streams_per_session_max: usize,
+    /// Sustained commands per second of one session.
+    pub commands_per_second: u32,
+    /// Commands that may come at once before the rate counts.
+    pub commands_burst: u32,
+    /// Refused messages within ten seconds that end a session.
+    pub refusals_max: u32,
+    /// One outgoing frame's payload, in bytes; what is longer is split with `more`.
+    pub frame_bytes_max: usize,
+    /// Bytes of answers and private frames that may wait for one client.
+    pub outbox_bytes_max: usize,
+    /// The fastest rate a client may ask for, in frames per second; `None` leaves it open.
+    pub rate_max: Option<f64>,
+    /// From the accepted socket to the end of the request head.
+    pub handshake_timeout: Duration,
+    /// A frame at least this often on every session.
+    pub heartbeat: Duration,
+    /// A WebSocket ping this often; two unanswered end the session.
+    pub ping: Duration,
+    /// How long bytes may wait for a client that takes none.
+    pub write_stall: Duration,
+    /// From the close frame to the end of the socket.
+    pub close_timeout: Duration,
+    /// From the signal to the end of the process.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            symbols_max: 200_000,
+            ingest_updates_max: 65_536,
+            log_events_max: 65_536,
+            connections_max: 100_000,
+            message_bytes_max: 64 << 10,
+            url_bytes_max: 8 << 10,
+            topics_per_command_max: 1024,
+            topics_per_session_max: 4096,
+            streams_per_session_max: 32,
+            commands_per_second: 10,
+            commands_burst: 50,
+            refusals_max: 100,
+            frame_bytes_max: 64 << 10,
+            outbox_bytes_max: 128 << 10,
+            rate_max: None,
+            handshake_timeout: Duration::from_secs(5),
+            heartbeat: Duration::from_secs(3),
+            ping: Duration::from_secs(20),
+            write_stall: Duration::from_secs(30),
+            close_timeout: Duration::from_secs(2),
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Writes of one turn between two looks at the sockets: 1.7 ms at the kernel's 6.6 µs a send.
+pub const SLICE_WRITES: usize = 256;
+/// Writes of one phase group: 3 ms at the kernel's pace, so that no flush is a wall.
+pub const PHASE_WRITES: usize = 400;
+/// The most phase groups of one rate.
+pub const PHASES_MAX: usize = 32;
+/// Private frames paid in one turn at least, however busy it is.
+pub const PAYMENTS_PER_TURN: usize = 64;
+/// What a shard reads at once from one socket: one buffer per shard, not per client.
+pub const READ_BYTES: usize = 64 << 10;
+/// Unsent bytes the kernel may hold for one client (`TCP_NOTSENT_LOWAT`): the backlog is ours to conflate.
+pub const KERNEL_UNSENT_BYTES: u32 = 16 << 10;
+/// The most levels of one side of a book that a client may ask for.
+pub const DEPTH_MAX: u16 = 1000;
+/// Levels of one side of a book when the client does not say.
+pub const DEPTH_DEFAULT: u16 = 10;
+/// What a session, its membership and its slab entries take while idle, in bytes; a test holds us to it.
+pub const SESSION_BYTES: usize = 768;
+/// The longest text of a client that an error repeats, in characters.
+pub const ECHO_CHARS_MAX: usize = 64;
+
+/// The worst case of memory, in bytes, by holder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// (what holds it, bytes)
+    pub process: Vec<(&'static str, usize)>,
+    /// What the kernel may hold for sockets, in bytes.
+    pub kernel: usize,
+}
+
+impl Memory {
+    /// The sum of the process's part.
+    pub fn process_bytes(&self) -> usize {
+        self.process.iter().map(|(_, bytes)| bytes).sum()
+    }
+}
+
+impl Limits {
+    /// Adds up what the bounds allow for `clients` connections and `symbols` symbols on `shards` shards.
+    pub fn memory(&self, clients: usize, symbols: usize, shards: usize) -> Memory {
+        const UPDATE: usize = 96;
+        const IMAGE: usize = 27 * 24 + 128; // a quote: 27 cells of value and revision, and its head
+        const EVENT: usize = 144;
+        let process = vec![
+            ("ingest queue", 2 * self.ingest_updates_max * UPDATE),
+            ("hub images", symbols * IMAGE),
+            ("shard images", shards * symbols * IMAGE),
+            ("event logs", (1 + shards) * self.log_events_max * EVENT),
+            ("idle sessions", clients * SESSION_BYTES),
+            ("outboxes of slow clients", clients * (self.outbox_bytes_max + self.frame_bytes_max)),
+            ("messages in parts", clients * self.message_bytes_max),
+        ];
+        Memory { process, kernel: clients * 2 * KERNEL_UNSENT_BYTES as usize }
+    }
+}

@@ -1,0 +1,124 @@
+//! Upstream in: drives a source on a thread of its own, stamps the arrival, and hands updates to a sink.
+//!
+//! It does not know who takes them. Bounds kept here: what one call of the source appends, and [`NAP`] between two looks
+//! at the stop sign.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tickgate_feeds::feed::{Next, Source};
+use tickgate_feeds::market::{FeedId, State, Update};
+
+use crate::base::clock::Clock;
+
+/// Where updates go.
+pub trait Sink {
+    /// Takes updates of a live feed: never waits, merges if it must.
+    fn push(&self, updates: &[Update]);
+
+    /// Takes updates of a pulled feed when there is room; false when `stop` was set meanwhile.
+    fn push_when_room(&self, updates: &[Update], stop: &AtomicBool) -> bool;
+
+    /// Says how far the feed can be trusted from now on.
+    fn set_state(&self, feed: FeedId, state: State);
+}
+
+/// What the outside may ask of a running feed.
+#[derive(Debug, Default)]
+pub struct Gauge {
+    /// Updates handed on.
+    pub updates: AtomicU64,
+    /// Messages that could not be decoded.
+    pub errors: AtomicU64,
+    /// Messages passed over on purpose.
+    pub skipped: AtomicU64,
+    /// Breaks in the venue's own numbering.
+    pub gaps: AtomicU64,
+    /// Updates whose source time lay ahead of our clock: no latency can be told from them.
+    pub clock_ahead: AtomicU64,
+    /// Wall time of the last update in milliseconds.
+    pub last_ms: AtomicU64,
+}
+
+/// The longest sleep in one piece: how late a stop is noticed.
+const NAP: Duration = Duration::from_millis(50);
+
+/// Runs a source until it ends or `stop` is set.
+pub fn run(
+    mut source: Box<dyn Source>,
+    feed: FeedId,
+    clock: Clock,
+    sink: &dyn Sink,
+    stop: &AtomicBool,
+    gauge: &Gauge,
+) {
+    // Should the source panic, its rows must not look live for ever.
+    let mut obituary = Obituary { sink, feed, last_state: State::Suspect };
+    let pulled = source.pulled();
+    let mut out = Vec::new();
+    let mut last_ns = clock.now().mono_ns;
+    let mut silent = false;
+    while !stop.load(Ordering::Relaxed) {
+        let now = clock.now();
+        out.clear();
+        let next = source.next(now.wall, &mut out);
+        if !out.is_empty() {
+            for update in &mut out {
+                update.arrival_ns = now.mono_ns;
+            }
+            note(gauge, source.as_ref(), &out, now.wall.0);
+            if pulled {
+                if !sink.push_when_room(&out, stop) {
+                    break;
+                }
+            } else {
+                sink.push(&out);
+            }
+            last_ns = now.mono_ns;
+            if std::mem::take(&mut silent) {
+                sink.set_state(feed, State::Live);
+            }
+        } else if !silent
+            && source.silent_after().is_some_and(|after| now.mono_ns - last_ns > after.as_nanos() as u64)
+        {
+            silent = true;
+            sink.set_state(feed, State::Stale);
+        }
+        match next {
+            Next::Now => {}
+            Next::At(time) => {
+                let wait = Duration::from_nanos((time.0 - clock.now().wall.0).max(0) as u64);
+                std::thread::park_timeout(wait.min(NAP));
+            }
+            Next::Ended => {
+                obituary.last_state = State::Closed;
+                return;
+            }
+        }
+    }
+    obituary.last_state = State::Closed;
+}
+
+fn note(gauge: &Gauge, source: &dyn Source, out: &[Update], wall_ns: i64) {
+    let skipped = source.skipped();
+    gauge.updates.fetch_add(out.len() as u64, Ordering::Relaxed);
+    gauge.errors.store(source.errors(), Ordering::Relaxed);
+    gauge.skipped.store(skipped.unknown + skipped.old + skipped.waiting, Ordering::Relaxed);
+    gauge.gaps.store(skipped.gaps, Ordering::Relaxed);
+    let ahead = out.iter().filter(|update| update.time.0 > wall_ns).count();
+    gauge.clock_ahead.fetch_add(ahead as u64, Ordering::Relaxed);
+    gauge.last_ms.store((wall_ns / 1_000_000) as u64, Ordering::Relaxed);
+}
+
+/// Says the last word about a feed, however its thread ends.
+struct Obituary<'a> {
+    sink: &'a dyn Sink,
+    feed: FeedId,
+    last_state: State,
+}
+
+impl Drop for Obituary<'_> {
+    fn drop(&mut self) {
+        self.sink.set_state(self.feed, self.last_state);
+    }
+}

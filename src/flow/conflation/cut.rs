@@ -1,0 +1,74 @@
+//! A cut: everything that changed between two revisions, at a message boundary. Made by the hub, shared by shards.
+//!
+//! Bound kept here: a cut holds at most every field of every symbol once, the log, and the books somebody wants.
+
+use rust_decimal::Decimal;
+use tickgate_feeds::market::{Symbol, Time};
+
+use super::Rev;
+use super::log::{Event, Lost};
+
+/// What changed after `since`, up to and with `rev`.
+#[derive(Clone, Debug, Default)]
+pub struct Cut {
+    /// The asker held this.
+    pub since: Rev,
+    /// The asker holds this when it has applied the cut.
+    pub rev: Rev,
+    /// How many symbols are listed.
+    pub symbols: usize,
+    /// Version of the table of symbols and groups; another one means that groups and wildcards may mean more.
+    pub directory: u64,
+    /// Images that changed, newest first.
+    pub changed: Vec<Changed>,
+    /// The changed fields' values, image by image, in the order of their numbers. Absent ones have none.
+    pub values: Vec<Decimal>,
+    /// Events, oldest first.
+    pub events: Vec<Event>,
+    /// Events that the log no longer had.
+    pub lost: Vec<Lost>,
+    /// Books that changed or that the asker wants deeper.
+    pub books: Vec<BookTop>,
+}
+
+/// One changed image.
+#[derive(Clone, Copy, Debug)]
+pub struct Changed {
+    /// Whose.
+    pub symbol: Symbol,
+    /// The revision of its last change.
+    pub rev: Rev,
+    /// Its count of updates.
+    pub q: u64,
+    /// Event time of the last update.
+    pub time: Time,
+    /// When that entered the gateway.
+    pub arrival_ns: u64,
+    /// The changed fields.
+    pub mask: u32,
+    /// The fields that have a value, changed or not.
+    pub present: u32,
+    /// Where in [`Cut::values`] its values begin.
+    pub values_at: u32,
+}
+
+/// The best levels of a book.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BookTop {
+    /// Whose.
+    pub symbol: Option<Symbol>,
+    /// The revision of its last change.
+    pub rev: Rev,
+    /// Its count of updates.
+    pub q: u64,
+    /// Event time of the last update.
+    pub time: Time,
+    /// When that entered the gateway.
+    pub arrival_ns: u64,
+    /// How many levels of a side were asked for.
+    pub depth: u16,
+    /// (price, size), best first.
+    pub bids: Vec<(Decimal, Decimal)>,
+    /// (price, size), best first.
+    pub asks: Vec<(Decimal, Decimal)>,
+}

@@ -1,0 +1,337 @@
+//! The hub itself: the one writer of images and events.
+//!
+//! Bounds kept here: those of the images, the log and the books it is made of.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rust_decimal::Decimal;
+use tickgate_feeds::book::Book;
+use tickgate_feeds::market::{Body, Channel, FeedId, PHASE, Phase, STATE, State, Symbol, Update};
+use tickgate_feeds::symbols::Symbols;
+
+use super::Rev;
+use super::cut::{BookTop, Changed, Cut};
+use super::images::Images;
+use super::log::{Event, Log, What};
+use crate::base::reason::Reason;
+
+/// What the hub did so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Updates that changed something.
+    pub changes: u64,
+    /// Updates that said what was known already.
+    pub repeats: u64,
+    /// Trades that never arrived here, each announced as a gap.
+    pub trades_lost: u64,
+    /// Cuts made.
+    pub cuts: u64,
+}
+
+/// What the hub knows of a symbol besides its image.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    feed: FeedId,
+    has_data: bool,
+    halted: bool,
+    phase_closed: bool,
+}
+
+#[derive(Debug, Default)]
+struct BookState {
+    book: Book,
+    top: BookTop,
+    /// Levels of a side that somebody wants; 0 for nobody.
+    wanted: u16,
+    /// The book moved on after `top` was taken.
+    outdated: bool,
+}
+
+/// All images, events and books.
+#[derive(Debug)]
+pub struct Hub {
+    symbols: Arc<Symbols>,
+    rev: Rev,
+    directory: u64,
+    images: Images,
+    standings: Vec<Standing>,
+    feeds: Vec<State>,
+    log: Log,
+    books: BTreeMap<Symbol, BookState>,
+    last_cut: Arc<Cut>,
+    stats: Stats,
+}
+
+impl Hub {
+    /// An empty hub for the symbols of this table.
+    pub fn new(symbols: Arc<Symbols>, log_events_max: usize) -> Self {
+        Self {
+            symbols,
+            rev: 0,
+            directory: 0,
+            images: Images::default(),
+            standings: Vec::new(),
+            feeds: Vec::new(),
+            log: Log::new(log_events_max),
+            books: BTreeMap::new(),
+            last_cut: Arc::default(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// The revision of the last change.
+    pub fn rev(&self) -> Rev {
+        self.rev
+    }
+
+    /// The images, for one-off readers.
+    pub fn images(&self) -> &Images {
+        &self.images
+    }
+
+    /// What the hub did so far.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// Applies updates in order.
+    pub fn apply(&mut self, updates: &[Update]) {
+        for update in updates {
+            if update.symbol.index() >= self.images.len() {
+                self.list_new();
+            }
+            let rev = self.rev + 1;
+            if self.apply_one(update, rev) {
+                self.rev = rev;
+                self.stats.changes += 1;
+            } else {
+                self.stats.repeats += 1;
+            }
+        }
+    }
+
+    /// Lists symbols that the table has and the hub has not: each begins as `pending`.
+    pub fn list_new(&mut self) {
+        for listing in self.symbols.listings_from(self.images.len()) {
+            let symbol = self.images.list(listing.channel);
+            self.log.list();
+            self.standings.push(Standing {
+                feed: listing.feed,
+                has_data: false,
+                halted: false,
+                phase_closed: false,
+            });
+            self.rev += 1;
+            self.images.set(symbol, STATE, Some(State::Pending.decimal()), self.rev);
+            let head = *self.images.head(symbol);
+            self.images.touch(symbol, self.rev, 0, head.time, head.arrival_ns);
+        }
+    }
+
+    /// Says how far a feed's symbols can be trusted from now on.
+    pub fn set_feed_state(&mut self, feed: FeedId, state: State) {
+        let at = usize::from(feed.0);
+        if self.feeds.len() <= at {
+            self.feeds.resize(at + 1, State::Live);
+        }
+        if self.feeds[at] == state {
+            return;
+        }
+        self.feeds[at] = state;
+        for index in 0..self.standings.len() {
+            if self.standings[index].feed == feed {
+                let symbol = Symbol::at(index as u32);
+                let rev = self.rev + 1;
+                if self.settle_state(symbol, rev) {
+                    self.rev = rev;
+                    let head = *self.images.head(symbol);
+                    self.images.touch(symbol, rev, head.q, head.time, head.arrival_ns);
+                }
+            }
+        }
+    }
+
+    /// How far a feed is trusted at the moment.
+    pub fn feed_state(&self, feed: FeedId) -> State {
+        self.feeds.get(usize::from(feed.0)).copied().unwrap_or(State::Live)
+    }
+
+    /// From now on cuts hold at least `depth` levels of this symbol's book.
+    pub fn want_book(&mut self, symbol: Symbol, depth: u16) {
+        let book = self.books.entry(symbol).or_default();
+        if book.wanted < depth {
+            book.wanted = depth;
+            book.outdated = true;
+            // A deeper top is a change to those who wait for it, whether or not the market moved.
+            self.rev += 1;
+            book.top.rev = self.rev;
+        }
+    }
+
+    /// What changed after `since`. Askers that hold the same get the same cut.
+    pub fn cut(&mut self, since: Rev) -> Arc<Cut> {
+        self.list_new();
+        let directory = self.symbols.version();
+        if std::mem::replace(&mut self.directory, directory) != directory {
+            // Membership of a group is a revision too.
+            self.rev += 1;
+        }
+        if self.last_cut.since != since || self.last_cut.rev != self.rev {
+            self.last_cut = Arc::new(self.make_cut(since));
+            self.stats.cuts += 1;
+        }
+        Arc::clone(&self.last_cut)
+    }
+
+    fn make_cut(&mut self, since: Rev) -> Cut {
+        let mut cut = Cut {
+            since,
+            rev: self.rev,
+            symbols: self.images.len(),
+            directory: self.directory,
+            ..Cut::default()
+        };
+        for symbol in self.images.changed_since(since) {
+            let head = self.images.head(symbol);
+            let values_at = cut.values.len() as u32;
+            let mut mask = 0;
+            for (number, cell) in self.images.cells(symbol).iter().enumerate() {
+                if cell.rev > since {
+                    mask |= 1 << number;
+                    if head.present >> number & 1 == 1 {
+                        cut.values.push(cell.value);
+                    }
+                }
+            }
+            cut.changed.push(Changed {
+                symbol,
+                rev: head.rev,
+                q: head.q,
+                time: head.time,
+                arrival_ns: head.arrival_ns,
+                mask,
+                present: head.present,
+                values_at,
+            });
+        }
+        cut.events.extend(self.log.since(since).copied());
+        cut.lost = self.log.lost_since(since);
+        for (symbol, book) in &mut self.books {
+            if book.wanted > 0 && book.top.rev > since {
+                cut.books.push(book.refreshed(*symbol).clone());
+            }
+        }
+        cut
+    }
+
+    /// Applies one update at `rev` and says whether anything changed.
+    fn apply_one(&mut self, update: &Update, rev: Rev) -> bool {
+        let symbol = update.symbol;
+        match &update.body {
+            Body::Image { len, nulls, numbers, values, .. } => {
+                let mut changed = false;
+                for at in 0..*len as usize {
+                    let value = (nulls >> at & 1 == 0).then_some(values[at]);
+                    changed |= self.images.set(symbol, numbers[at], value, rev);
+                }
+                changed |= self.has_data(symbol, rev);
+                self.touch_if(changed, update, rev)
+            }
+            Body::Trade(trade) => {
+                self.log_event(update, rev, 1, What::Trade(*trade));
+                let changed = self.has_data(symbol, rev);
+                self.touch_if(changed, update, rev);
+                true
+            }
+            Body::Lost(count) => {
+                let from = self.log.topic(Channel::Trade, symbol).q + 1;
+                self.stats.trades_lost += u64::from(*count);
+                self.log_event(
+                    update,
+                    rev,
+                    u64::from(*count),
+                    What::Gap { from, reason: Reason::IngestOverflow },
+                );
+                true
+            }
+            Body::Level(level) => {
+                let state = self.books.entry(symbol).or_default();
+                state.book.apply(level);
+                state.outdated = true;
+                state.top.q += 1;
+                (state.top.rev, state.top.time, state.top.arrival_ns) = (rev, update.time, update.arrival_ns);
+                let changed = self.has_data(symbol, rev);
+                self.touch_if(changed, update, rev);
+                true
+            }
+            Body::Phase(phase) => {
+                let changed = self.images.set(symbol, PHASE, Some(phase.decimal()), rev);
+                if changed {
+                    self.standings[symbol.index()].phase_closed = *phase == Phase::Closed;
+                    self.settle_state(symbol, rev);
+                    self.log_event(update, rev, 1, What::Phase(*phase));
+                }
+                self.touch_if(changed, update, rev)
+            }
+            Body::Halt(halted) => {
+                self.standings[symbol.index()].halted = *halted;
+                let changed = self.settle_state(symbol, rev);
+                self.touch_if(changed, update, rev)
+            }
+        }
+    }
+
+    fn touch_if(&mut self, changed: bool, update: &Update, rev: Rev) -> bool {
+        if changed {
+            let q = self.images.head(update.symbol).q + 1;
+            self.images.touch(update.symbol, rev, q, update.time, update.arrival_ns);
+        }
+        changed
+    }
+
+    fn log_event(&mut self, update: &Update, rev: Rev, numbers: u64, what: What) {
+        let channel = if matches!(what, What::Phase(_)) { Channel::Status } else { Channel::Trade };
+        let q = self.log.topic(channel, update.symbol).q + numbers;
+        let (time, arrival_ns, symbol) = (update.time, update.arrival_ns, update.symbol);
+        self.log.append(Event { rev, q, time, arrival_ns, symbol, what });
+    }
+
+    /// The first data of a symbol ends `pending`.
+    fn has_data(&mut self, symbol: Symbol, rev: Rev) -> bool {
+        let standing = &mut self.standings[symbol.index()];
+        !std::mem::replace(&mut standing.has_data, true) && self.settle_state(symbol, rev)
+    }
+
+    /// Sets `state` by precedence: suspect, stale, halted, closed, live; pending before any data.
+    fn settle_state(&mut self, symbol: Symbol, rev: Rev) -> bool {
+        let standing = self.standings[symbol.index()];
+        let state = match self.feed_state(standing.feed) {
+            _ if !standing.has_data => State::Pending,
+            State::Suspect => State::Suspect,
+            State::Stale => State::Stale,
+            _ if standing.halted => State::Halted,
+            State::Closed => State::Closed,
+            _ if standing.phase_closed => State::Closed,
+            _ => State::Live,
+        };
+        self.images.set(symbol, STATE, Some(state.decimal()), rev)
+    }
+}
+
+impl BookState {
+    fn refreshed(&mut self, symbol: Symbol) -> &BookTop {
+        if std::mem::take(&mut self.outdated) {
+            let depth = usize::from(self.wanted);
+            let fill = |side: &mut Vec<(Decimal, Decimal)>,
+                        levels: &mut dyn Iterator<Item = (Decimal, Decimal)>| {
+                side.clear();
+                side.extend(levels.take(depth));
+            };
+            fill(&mut self.top.bids, &mut self.book.bids());
+            fill(&mut self.top.asks, &mut self.book.asks());
+            (self.top.symbol, self.top.depth) = (Some(symbol), self.wanted);
+        }
+        &self.top
+    }
+}

@@ -1,0 +1,244 @@
+//! The ordered log of events (trades, changes of phase, gaps), with a chain per topic.
+//!
+//! Bound kept here: `log_events_max` events, oldest out first. What fell out is remembered per topic as two numbers, so
+//! whoever still needed it is told exactly which numbers are missing.
+
+use std::collections::VecDeque;
+
+use tickgate_feeds::market::{Channel, Phase, Symbol, Time, Trade};
+
+use super::Rev;
+use crate::base::reason::Reason;
+
+/// One event of one topic.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Event {
+    /// Its revision.
+    pub rev: Rev,
+    /// The topic's own number of it; of a gap the last missing number.
+    pub q: u64,
+    /// The upstream's time.
+    pub time: Time,
+    /// When it entered the gateway.
+    pub arrival_ns: u64,
+    /// Whose.
+    pub symbol: Symbol,
+    /// What happened.
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum What {
+    /// A trade.
+    Trade(Trade),
+    /// The phase is now this one.
+    Phase(Phase),
+    /// The numbers `from` to the event's `q` of this topic are lost.
+    Gap {
+        /// First missing number.
+        from: u64,
+        /// Why.
+        reason: Reason,
+    },
+}
+
+impl Event {
+    /// The topic's channel. Only trades can be lost before they get here.
+    pub fn channel(&self) -> Channel {
+        match self.what {
+            What::Trade(_) | What::Gap { .. } => Channel::Trade,
+            What::Phase(_) => Channel::Status,
+        }
+    }
+}
+
+/// What the log knows of one topic.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Topic {
+    /// The last number given.
+    pub q: u64,
+    /// The revision of the last event.
+    pub rev: Rev,
+    /// The last number that is no longer in the log.
+    pub gone_q: u64,
+    /// The revision of that event: whoever holds less has lost something.
+    pub gone_rev: Rev,
+    /// Position of the newest event, counted from the first ever, plus one; 0 for none.
+    newest: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    event: Event,
+    /// Position of the topic's event before this one, plus one; 0 for none.
+    older: u64,
+}
+
+/// The log.
+#[derive(Debug)]
+pub struct Log {
+    entries: VecDeque<Entry>,
+    /// Position of the oldest entry.
+    first: u64,
+    trades: Vec<Topic>,
+    statuses: Vec<Topic>,
+    /// Revision of the last event that fell out or never came.
+    gone_rev: Rev,
+    events_max: usize,
+}
+
+impl Log {
+    /// An empty log of at most `events_max` events.
+    pub fn new(events_max: usize) -> Self {
+        Self {
+            entries: VecDeque::new(),
+            first: 0,
+            trades: Vec::new(),
+            statuses: Vec::new(),
+            gone_rev: 0,
+            events_max,
+        }
+    }
+
+    /// Makes room for the topics of one more symbol.
+    pub fn list(&mut self) {
+        self.trades.push(Topic::default());
+        self.statuses.push(Topic::default());
+    }
+
+    /// What is known of an event topic.
+    pub fn topic(&self, channel: Channel, symbol: Symbol) -> &Topic {
+        match channel {
+            Channel::Status => &self.statuses[symbol.index()],
+            _ => &self.trades[symbol.index()],
+        }
+    }
+
+    fn topic_mut(&mut self, channel: Channel, symbol: Symbol) -> &mut Topic {
+        match channel {
+            Channel::Status => &mut self.statuses[symbol.index()],
+            _ => &mut self.trades[symbol.index()],
+        }
+    }
+
+    /// Appends an event; revisions never fall.
+    pub fn append(&mut self, event: Event) {
+        debug_assert!(self.entries.back().is_none_or(|last| last.event.rev <= event.rev));
+        if self.entries.len() == self.events_max {
+            self.forget_oldest();
+        }
+        let position = self.first + self.entries.len() as u64 + 1;
+        let topic = self.topic_mut(event.channel(), event.symbol);
+        let older = std::mem::replace(&mut topic.newest, position);
+        (topic.q, topic.rev) = (event.q, event.rev);
+        self.entries.push_back(Entry { event, older });
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some(Entry { event, .. }) = self.entries.pop_front() {
+            self.first += 1;
+            self.gone_rev = event.rev;
+            let topic = self.topic_mut(event.channel(), event.symbol);
+            (topic.gone_q, topic.gone_rev) = (event.q, event.rev);
+        }
+    }
+
+    /// Notes that the topic's events up to `q` and `rev` will not come: the source of this log had lost them.
+    pub fn lose(&mut self, Lost { channel, symbol, q, rev }: Lost) {
+        self.gone_rev = self.gone_rev.max(rev);
+        let topic = self.topic_mut(channel, symbol);
+        (topic.gone_q, topic.gone_rev) = (topic.gone_q.max(q), topic.gone_rev.max(rev));
+        (topic.q, topic.rev) = (topic.q.max(q), topic.rev.max(rev));
+    }
+
+    /// All events after `since`, oldest first.
+    pub fn since(&self, since: Rev) -> impl Iterator<Item = &Event> {
+        let at = self.entries.partition_point(|entry| entry.event.rev <= since);
+        self.entries.range(at..).map(|entry| &entry.event)
+    }
+
+    /// The topic's events after `since`, newest first.
+    pub fn topic_since(&self, channel: Channel, symbol: Symbol, since: Rev) -> impl Iterator<Item = &Event> {
+        let mut position = self.topic(channel, symbol).newest;
+        std::iter::from_fn(move || {
+            let entry = self.entries.get(position.checked_sub(self.first + 1)? as usize)?;
+            position = entry.older;
+            (entry.event.rev > since).then_some(&entry.event)
+        })
+    }
+
+    /// The topics that lost events after `since`, with the last number and revision lost.
+    pub fn lost_since(&self, since: Rev) -> Vec<Lost> {
+        if since >= self.gone_rev {
+            return Vec::new();
+        }
+        let of = |channel, topics: &[Topic]| {
+            let lost = topics.iter().enumerate().filter(|(_, topic)| topic.gone_rev > since);
+            let lost = lost.map(|(at, t)| Lost {
+                channel,
+                symbol: Symbol::at(at as u32),
+                q: t.gone_q,
+                rev: t.gone_rev,
+            });
+            lost.collect::<Vec<_>>()
+        };
+        let mut lost = of(Channel::Trade, &self.trades);
+        lost.extend(of(Channel::Status, &self.statuses));
+        lost
+    }
+}
+
+/// Events of a topic up to a number and a revision that are no longer to be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The topic's channel.
+    pub channel: Channel,
+    /// The topic's symbol.
+    pub symbol: Symbol,
+    /// The last number lost.
+    pub q: u64,
+    /// Its revision.
+    pub rev: Rev,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rust_decimal::Decimal;
+    use tickgate_feeds::market::TradeKind;
+
+    fn event(symbol: u32, q: u64, rev: Rev) -> Event {
+        let (price, size) = (Decimal::ONE, Decimal::ONE);
+        let trade = Trade {
+            price,
+            size,
+            trade_id: 0,
+            ref_trade_id: 0,
+            source_seq: 0,
+            side: None,
+            kind: TradeKind::New,
+        };
+        Event { rev, q, time: Time(0), arrival_ns: 0, symbol: Symbol::at(symbol), what: What::Trade(trade) }
+    }
+
+    #[test]
+    fn a_topic_is_walked_by_its_own_chain_and_knows_what_fell_out() {
+        let mut log = Log::new(4);
+        log.list();
+        log.list();
+        for rev in 1..=6u64 {
+            log.append(event((rev % 2) as u32, rev.div_ceil(2), rev));
+        }
+        let odd: Vec<_> = log.topic_since(Channel::Trade, Symbol::at(1), 0).map(|e| e.rev).collect();
+        assert_eq!(odd, [5, 3]);
+        assert_eq!(log.topic_since(Channel::Trade, Symbol::at(1), 3).count(), 1);
+        assert_eq!(log.topic(Channel::Trade, Symbol::at(1)).gone_q, 1);
+        assert_eq!(log.since(4).map(|e| e.rev).collect::<Vec<_>>(), [5, 6]);
+        assert_eq!(
+            log.lost_since(1),
+            [Lost { channel: Channel::Trade, symbol: Symbol::at(0), q: 1, rev: 2 }]
+        );
+        assert_eq!(log.lost_since(2), []);
+    }
+}

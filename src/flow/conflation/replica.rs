@@ -1,0 +1,108 @@
+//! A shard's own copy of the images, the log and the wanted books, kept up by cuts.
+//!
+//! Bound kept here: as the hub's, once per shard. It is read without a lock, and a late shard applies one bigger cut.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tickgate_feeds::market::{Channel, Symbol};
+use tickgate_feeds::symbols::Symbols;
+
+use super::Rev;
+use super::cut::{BookTop, Cut};
+use super::images::Images;
+use super::log::Log;
+
+/// The copy.
+#[derive(Debug)]
+pub struct Replica {
+    /// Everything up to this revision is here.
+    pub rev: Rev,
+    /// The images; a cell's revision is that of the cut that brought it.
+    pub images: Images,
+    /// The events.
+    pub log: Log,
+    symbols: Arc<Symbols>,
+    names: Vec<Arc<str>>,
+    books: HashMap<Symbol, BookTop>,
+}
+
+impl Replica {
+    /// An empty copy.
+    pub fn new(symbols: Arc<Symbols>, log_events_max: usize) -> Self {
+        Self {
+            rev: 0,
+            images: Images::default(),
+            log: Log::new(log_events_max),
+            symbols,
+            names: Vec::new(),
+            books: HashMap::new(),
+        }
+    }
+
+    /// Applies a cut that was made for this copy's revision.
+    pub fn apply(&mut self, cut: &Cut) {
+        debug_assert_eq!(cut.since, self.rev, "a cut fits only the revision it was made for");
+        if cut.symbols > self.names.len() {
+            for listing in
+                self.symbols.listings_from(self.names.len()).into_iter().take(cut.symbols - self.names.len())
+            {
+                self.images.list(listing.channel);
+                self.log.list();
+                self.names.push(listing.name);
+            }
+        }
+        for changed in cut.changed.iter().rev() {
+            let mut values = cut.values[changed.values_at as usize..].iter();
+            let mut mask = changed.mask;
+            while mask != 0 {
+                let number = mask.trailing_zeros() as u8;
+                mask &= mask - 1;
+                let value = if changed.present >> number & 1 == 1 { values.next().copied() } else { None };
+                self.images.replace(changed.symbol, number, value, cut.rev);
+            }
+            self.images.touch(changed.symbol, changed.rev, changed.q, changed.time, changed.arrival_ns);
+        }
+        for lost in &cut.lost {
+            self.log.lose(*lost);
+        }
+        for event in &cut.events {
+            self.log.append(*event);
+        }
+        for book in &cut.books {
+            if let Some(symbol) = book.symbol {
+                self.books.insert(symbol, book.clone());
+            }
+        }
+        self.rev = cut.rev;
+    }
+
+    /// How many symbols are listed.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether no symbol is listed.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// The symbol's name.
+    pub fn name(&self, symbol: Symbol) -> &Arc<str> {
+        &self.names[symbol.index()]
+    }
+
+    /// The symbol's book, if anybody wanted it.
+    pub fn book(&self, symbol: Symbol) -> Option<&BookTop> {
+        self.books.get(&symbol)
+    }
+
+    /// The revision of a topic's last change.
+    pub fn topic_rev(&self, channel: Channel, symbol: Symbol) -> Rev {
+        match channel {
+            Channel::Quote | Channel::Index => self.images.head(symbol).rev,
+            Channel::Book => self.books.get(&symbol).map_or(0, |book| book.rev),
+            Channel::Trade | Channel::Status => self.log.topic(channel, symbol).rev,
+        }
+    }
+}

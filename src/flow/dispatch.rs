@@ -1,0 +1,7 @@
+//! Who wants what: topic names, wishes, and the streams on which clients with equal wishes are together.
+//!
+//! It knows clients only as numbers. Bounds kept here: topics per session, streams per session, phase groups per rate.
+
+pub mod streams;
+pub mod topic;
+pub mod wish;

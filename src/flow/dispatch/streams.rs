@@ -1,0 +1,463 @@
+//! Streams: numbered sequences of frames, each shared by the clients of a shard whose effective wishes are equal.
+//!
+//! Whoever gets the shared bytes is *on* the stream; whoever has just joined or fallen behind is *beside* it and has a
+//! [`Debt`]: what it holds, as a revision. Debts do not grow with slowness.
+//!
+//! Bounds kept here: at most `PHASES_MAX` phase groups per rate, of `PHASE_WRITES` writes each while there is room;
+//! 12 bytes per subscribed topic.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use slab::Slab;
+use tickgate_feeds::market::{Channel, Symbol};
+use tickgate_feeds::symbols::Symbols;
+
+use super::topic::Topic;
+use super::wish::{Rate, Wish};
+use crate::base::limits::{PHASE_WRITES, PHASES_MAX};
+use crate::flow::conflation::Rev;
+
+/// Where a stream stands in the table; used again after it ended, unlike [`Stream::number`].
+pub type StreamKey = u32;
+/// A client, as the shard numbers them.
+pub type SessionKey = u32;
+
+/// What a client beside its stream holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Debt {
+    /// Images: every change up to this revision was given.
+    pub held: Rev,
+    /// Events: the same. They are given in order, so a payment may stop between two.
+    pub events: Rev,
+    /// The last `seq` given; `None` before the first frame.
+    pub seq: Option<u64>,
+    /// How much of the selection the payment under way has covered; 0 when none is under way.
+    pub cursor: u32,
+    /// What the client will hold when the payment under way is complete.
+    pub target: Rev,
+    /// The first whole picture is still owed: it does not wait for the stream's slot.
+    pub fresh: bool,
+}
+
+impl Debt {
+    /// Of a client that holds everything up to `rev`, and `seq`.
+    pub const fn holding(rev: Rev, seq: u64) -> Self {
+        Self { held: rev, events: rev, seq: Some(seq), cursor: 0, target: 0, fresh: false }
+    }
+}
+
+/// A client on or beside a stream.
+#[derive(Debug)]
+pub struct Member {
+    /// Who.
+    pub session: SessionKey,
+    /// `None`: on the stream.
+    pub debt: Option<Box<Debt>>,
+}
+
+/// A numbered sequence of frames.
+#[derive(Debug)]
+pub struct Stream {
+    /// Its name on the wire, never used again within the epoch.
+    pub number: u32,
+    /// What its clients asked for.
+    pub wish: Arc<Wish>,
+    /// The topics it means today, sorted: images, then books, then events.
+    pub selection: Vec<Topic>,
+    /// Topics that came after the stream began, and when.
+    pub joined: Vec<(Topic, Rev)>,
+    /// Names that could not be followed further because of the topic limit.
+    pub overfull: bool,
+    /// Number of the last frame.
+    pub seq: u64,
+    /// Every change up to this revision was in the frames so far.
+    pub rev: Rev,
+    /// When the last frame went out.
+    pub frame_ns: u64,
+    /// Its clients, dense.
+    pub members: Vec<Member>,
+    group: Option<usize>,
+    shared: bool,
+    /// It may send as soon as it has something: it has no rate, or its slot is unused.
+    open: bool,
+    dirty: bool,
+}
+
+impl Stream {
+    /// The event topics of the selection.
+    pub fn events(&self) -> &[Topic] {
+        &self.selection[self.selection.partition_point(|topic| topic.channel < Channel::Trade)..]
+    }
+
+    /// When a topic came to the stream, if that was after its beginning.
+    pub fn joined_at(&self, topic: Topic) -> Rev {
+        self.joined.iter().rfind(|(joined, _)| *joined == topic).map_or(0, |(_, rev)| *rev)
+    }
+
+    /// Whether it may send as soon as it has something.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+}
+
+/// The clients of one rate that are served at the same point of its slot.
+#[derive(Debug)]
+struct Group {
+    rate: Rate,
+    phase: usize,
+    next_ns: u64,
+    streams: Vec<StreamKey>,
+    writes: usize,
+}
+
+/// All streams of a shard.
+#[derive(Debug, Default)]
+pub struct Streams {
+    streams: Slab<Stream>,
+    by_wish: HashMap<Arc<Wish>, Vec<StreamKey>>,
+    groups: Vec<Group>,
+    /// For each symbol the streams that select it.
+    interest: Vec<Vec<StreamKey>>,
+    dirty: Vec<StreamKey>,
+    open: usize,
+    last_number: u32,
+    directory_version: u64,
+}
+
+/// Where a client stands on a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The stream.
+    pub stream: StreamKey,
+    /// Its position among the members.
+    pub member: u32,
+}
+
+impl Streams {
+    /// Puts a client on (beside, until its debt is paid) the stream of this wish. `selection` is what the wish's topics
+    /// mean, sorted. A client that is on such a stream already gets a private one (`shared` false).
+    pub fn join(
+        &mut self,
+        wish: Wish,
+        selection: Vec<Topic>,
+        session: SessionKey,
+        shared: bool,
+        rev: Rev,
+        now_ns: u64,
+    ) -> Place {
+        let wish = match self.by_wish.get_key_value(&wish) {
+            Some((wish, _)) => Arc::clone(wish),
+            None => Arc::new(wish),
+        };
+        let found = if shared { self.find_shared(&wish) } else { None };
+        let stream = found.unwrap_or_else(|| self.create(Arc::clone(&wish), selection, shared, rev, now_ns));
+        if let Some(group) = self.streams[stream as usize].group {
+            self.groups[group].writes += 1;
+        }
+        let Stream { members, rev: events, .. } = &mut self.streams[stream as usize];
+        let debt = Debt { held: 0, events: *events, seq: None, cursor: 0, target: 0, fresh: true };
+        members.push(Member { session, debt: Some(Box::new(debt)) });
+        Place { stream, member: members.len() as u32 - 1 }
+    }
+
+    /// Takes a client off. The last member moves into its place: returns that client, whose place is now this one.
+    pub fn leave(&mut self, place: Place) -> Option<SessionKey> {
+        let stream = &mut self.streams[place.stream as usize];
+        stream.members.swap_remove(place.member as usize);
+        let moved = stream.members.get(place.member as usize).map(|member| member.session);
+        if let Some(group) = stream.group {
+            self.groups[group].writes -= 1;
+        }
+        if stream.members.is_empty() {
+            self.remove(place.stream);
+        }
+        moved
+    }
+
+    /// The stream.
+    pub fn get(&self, key: StreamKey) -> &Stream {
+        &self.streams[key as usize]
+    }
+
+    /// The stream, to number frames and settle debts.
+    pub fn get_mut(&mut self, key: StreamKey) -> &mut Stream {
+        &mut self.streams[key as usize]
+    }
+
+    /// The stream of this key, if it has not ended.
+    pub fn find(&self, key: StreamKey) -> Option<&Stream> {
+        self.streams.get(key as usize)
+    }
+
+    /// How many streams there are.
+    pub fn len(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.streams.is_empty()
+    }
+
+    /// Whether any stream would send at once if something came.
+    pub fn any_open(&self) -> bool {
+        self.open > 0
+    }
+
+    /// Notes that a symbol changed: open streams that select it become due.
+    pub fn mark(&mut self, symbol: Symbol) {
+        for &key in self.interest.get(symbol.index()).map_or(&[][..], Vec::as_slice) {
+            let stream = &mut self.streams[key as usize];
+            if stream.open && !stream.dirty {
+                stream.dirty = true;
+                self.dirty.push(key);
+            }
+        }
+    }
+
+    /// Appends the streams that are due: marked ones, and those whose slot begins. Says which of them opened a slot.
+    pub fn take_due(&mut self, now_ns: u64, due: &mut Vec<StreamKey>) {
+        for group in &mut self.groups {
+            if group.next_ns > now_ns || group.streams.is_empty() {
+                continue;
+            }
+            let slot = group.rate.slot_ns();
+            group.next_ns += (now_ns - group.next_ns) / slot * slot + slot;
+            for &key in &group.streams {
+                let stream = &mut self.streams[key as usize];
+                if !stream.dirty {
+                    stream.dirty = true;
+                    self.dirty.push(key);
+                }
+            }
+        }
+        for &key in &self.dirty {
+            if let Some(stream) = self.streams.get_mut(key as usize) {
+                stream.dirty = false;
+                due.push(key);
+            }
+        }
+        self.dirty.clear();
+    }
+
+    /// Notes whether a due stream sent something: a rated one is closed until its next slot.
+    pub fn settle(&mut self, key: StreamKey, sent: bool) {
+        let stream = &mut self.streams[key as usize];
+        let open = stream.group.is_none() || !sent;
+        self.open = self.open + usize::from(open) - usize::from(stream.open);
+        stream.open = open;
+    }
+
+    /// When the next slot begins.
+    pub fn next_due_ns(&self) -> Option<u64> {
+        self.groups.iter().filter(|group| !group.streams.is_empty()).map(|group| group.next_ns).min()
+    }
+
+    /// Follows groups and wildcards after the directory changed; the new topics belong to the streams from `rev` on.
+    pub fn follow(&mut self, symbols: &Symbols, version: u64, listed: usize, topics_max: usize, rev: Rev) {
+        if std::mem::replace(&mut self.directory_version, version) == version {
+            return;
+        }
+        for (key, stream) in &mut self.streams {
+            if !stream.wish.topics.iter().any(super::topic::TopicName::is_open) {
+                continue;
+            }
+            let means = stream.wish.topics.iter().filter_map(|name| name.resolve(symbols).ok()).flatten();
+            let mut now: Vec<Topic> = means.filter(|topic| topic.symbol.index() < listed).collect();
+            now.sort_unstable();
+            now.dedup();
+            for topic in now {
+                if let Err(at) = stream.selection.binary_search(&topic) {
+                    if stream.selection.len() == topics_max {
+                        stream.overfull = true;
+                        break;
+                    }
+                    stream.selection.insert(at, topic);
+                    stream.joined.push((topic, rev));
+                    register(&mut self.interest, topic.symbol, key as StreamKey);
+                    if stream.open && !stream.dirty {
+                        stream.dirty = true;
+                        self.dirty.push(key as StreamKey);
+                    }
+                }
+            }
+        }
+    }
+
+    fn find_shared(&self, wish: &Arc<Wish>) -> Option<StreamKey> {
+        let fits = |key: &&StreamKey| {
+            let group = self.streams[**key as usize].group;
+            group.is_none_or(|group| self.groups[group].writes < PHASE_WRITES)
+        };
+        self.by_wish.get(wish)?.iter().find(fits).copied()
+    }
+
+    fn create(
+        &mut self,
+        wish: Arc<Wish>,
+        selection: Vec<Topic>,
+        shared: bool,
+        rev: Rev,
+        now_ns: u64,
+    ) -> StreamKey {
+        let group = wish.rate.map(|rate| self.choose_group(rate, now_ns));
+        self.last_number += 1;
+        let key = self.streams.vacant_key() as StreamKey;
+        for topic in &selection {
+            register(&mut self.interest, topic.symbol, key);
+        }
+        self.streams.insert(Stream {
+            number: self.last_number,
+            wish: Arc::clone(&wish),
+            selection,
+            joined: Vec::new(),
+            overfull: false,
+            seq: 1,
+            rev,
+            frame_ns: now_ns,
+            members: Vec::with_capacity(1),
+            group,
+            shared,
+            open: true,
+            dirty: false,
+        });
+        self.open += 1;
+        if shared {
+            self.by_wish.entry(wish).or_default().push(key);
+        }
+        if let Some(group) = group {
+            self.groups[group].streams.push(key);
+        }
+        key
+    }
+
+    fn remove(&mut self, key: StreamKey) {
+        let stream = self.streams.remove(key as usize);
+        self.open -= usize::from(stream.open);
+        for topic in &stream.selection {
+            self.interest[topic.symbol.index()].retain(|&other| other != key);
+        }
+        if let Some(group) = stream.group {
+            self.groups[group].streams.retain(|&other| other != key);
+        }
+        if stream.dirty {
+            self.dirty.retain(|&other| other != key);
+        }
+        if stream.shared
+            && let Some(keys) = self.by_wish.get_mut(&stream.wish)
+        {
+            keys.retain(|&other| other != key);
+            if keys.is_empty() {
+                self.by_wish.remove(&stream.wish);
+            }
+        }
+    }
+
+    /// The least busy of the rate's phases in use; one more comes into use for each `PHASE_WRITES` writes. Phases come
+    /// in bit-reversed order, so that however many are in use, they lie evenly in the slot.
+    fn choose_group(&mut self, rate: Rate, now_ns: u64) -> usize {
+        const PHASE_NS: u64 = 3_000_000; // PHASE_WRITES at the kernel's pace
+        let phases = (rate.slot_ns() / PHASE_NS).clamp(1, PHASES_MAX as u64).ilog2();
+        let total: usize =
+            self.groups.iter().filter(|group| group.rate == rate).map(|group| group.writes).sum();
+        let in_use = (total / PHASE_WRITES + 1).min(1 << phases);
+        let writes = |phase: usize, groups: &[Group]| {
+            groups
+                .iter()
+                .position(|group| group.rate == rate && group.phase == phase)
+                .map_or((0, None), |at| (groups[at].writes, Some(at)))
+        };
+        let (phase, (_, found)) = (0..in_use)
+            .map(|phase| (phase, writes(phase, &self.groups)))
+            .min_by_key(|(_, (writes, _))| *writes)
+            .unwrap_or((0, (0, None)));
+        found.unwrap_or_else(|| {
+            let slot = rate.slot_ns();
+            let reversed = if phases == 0 { 0 } else { (phase as u64).reverse_bits() >> (64 - phases) };
+            let offset = slot * reversed >> phases;
+            // The first boundary after now on the grid of this rate and phase.
+            let next_ns = (now_ns.saturating_sub(offset) / slot + 1) * slot + offset;
+            self.groups.push(Group { rate, phase, next_ns, streams: Vec::new(), writes: 0 });
+            self.groups.len() - 1
+        })
+    }
+}
+
+fn register(interest: &mut Vec<Vec<StreamKey>>, symbol: Symbol, key: StreamKey) {
+    if interest.len() <= symbol.index() {
+        interest.resize(symbol.index() + 1, Vec::new());
+    }
+    let streams = &mut interest[symbol.index()];
+    // A symbol may stand in several channels of one stream; those come one after the other.
+    if streams.last() != Some(&key) {
+        streams.push(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::dispatch::topic::TopicName;
+    use crate::flow::dispatch::wish::{Fields, Mode};
+
+    fn wish(topic: &str, rate: Option<f64>) -> Wish {
+        Wish {
+            topics: vec![TopicName::parse(topic).expect("a topic")],
+            mode: Mode::Conflate,
+            rate: rate.map(Rate::at_most),
+            fields: Fields::ALL,
+            delta: true,
+            depth: 10,
+            strings: false,
+        }
+    }
+
+    fn quote(symbol: u32) -> Topic {
+        Topic { channel: Channel::Quote, symbol: Symbol::at(symbol) }
+    }
+
+    #[test]
+    fn equal_wishes_share_a_stream_and_the_last_one_out_ends_it() {
+        let mut streams = Streams::default();
+        let a = streams.join(wish("A", None), vec![quote(0)], 1, true, 7, 0);
+        let b = streams.join(wish("A", None), vec![quote(0)], 2, true, 7, 0);
+        let private = streams.join(wish("A", None), vec![quote(0)], 2, false, 7, 0);
+        assert_eq!((a.stream, a.member), (b.stream, 0));
+        assert_ne!(private.stream, a.stream);
+        streams.mark(Symbol::at(0));
+        let mut due = Vec::new();
+        streams.take_due(0, &mut due);
+        assert_eq!(due, [a.stream, private.stream]);
+        assert_eq!(streams.leave(a), Some(2), "the second client moves into the first one's place");
+        assert_eq!(streams.leave(Place { stream: b.stream, member: 0 }), None);
+        assert_eq!(streams.len(), 1);
+        let again = streams.join(wish("A", None), vec![quote(0)], 3, true, 7, 0);
+        assert_eq!(streams.get(again.stream).number, 3, "numbers are never used again");
+    }
+
+    #[test]
+    fn rated_clients_are_spread_over_phases_and_send_once_a_slot() {
+        let mut streams = Streams::default();
+        for session in 0..2_000 {
+            streams.join(wish("A", Some(10.0)), vec![quote(0)], session, true, 0, 0);
+        }
+        assert_eq!(streams.len(), 5, "2,000 writes are five groups of 400");
+        let mut starts: Vec<_> = streams.groups.iter().map(|group| group.next_ns / 1_000).collect();
+        starts.sort_unstable();
+        assert_eq!(starts, [100_000, 112_500, 125_000, 150_000, 175_000]);
+        let mut due = Vec::new();
+        streams.take_due(100_000_000, &mut due);
+        assert_eq!(due.len(), 1);
+        streams.settle(due[0], true);
+        streams.mark(Symbol::at(0));
+        let closed = due[0];
+        due.clear();
+        streams.take_due(101_000_000, &mut due);
+        assert!(
+            !due.contains(&closed) && due.len() == 4,
+            "its slot is used, the others have not begun theirs"
+        );
+        assert_eq!(streams.next_due_ns(), Some(112_500_000));
+    }
+}

@@ -1,0 +1,194 @@
+//! Topic names: `[channel ":"] (symbol | "@" group | prefix "*" | "*")`, and the topics that a name means today.
+//!
+//! Bound kept here: a name is at most 64 characters of the documented set, plus its channel.
+
+use std::fmt;
+
+use tickgate_feeds::market::{Channel, Symbol};
+use tickgate_feeds::symbols::{NAME_CHARS_MAX, Symbols, is_name};
+
+use crate::base::reason::Reason;
+
+/// A topic name as a client writes it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicName {
+    /// `None` means the symbol's own image: quote, or index for an index.
+    pub channel: Option<Channel>,
+    /// Which symbols.
+    pub target: Target,
+}
+
+/// Which symbols a topic name means.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Target {
+    /// Exactly this one.
+    Symbol(Box<str>),
+    /// The members of this group.
+    Group(Box<str>),
+    /// All that begin so; all there are when empty.
+    Prefix(Box<str>),
+}
+
+impl TopicName {
+    /// Reads a topic name; the error is what to tell the client.
+    pub fn parse(text: &str) -> Result<Self, Refusal> {
+        let bad = || Refusal { code: Reason::BadTopic, message: Reason::BadTopic.text().into() };
+        let (channel, rest) = match text.split_once(':') {
+            Some((channel, rest)) => {
+                let known = Channel::ALL.map(Channel::name).join(", ");
+                let unknown = || Refusal {
+                    code: Reason::BadTopic,
+                    message: format!("channel: expected one of {known}"),
+                };
+                (Some(Channel::named(channel).ok_or_else(unknown)?), rest)
+            }
+            None => (None, text),
+        };
+        let target = if let Some(group) = rest.strip_prefix('@') {
+            Target::Group(group.into())
+        } else if let Some(prefix) = rest.strip_suffix('*') {
+            Target::Prefix(prefix.into())
+        } else {
+            Target::Symbol(rest.into())
+        };
+        let name = match &target {
+            Target::Symbol(name) | Target::Group(name) | Target::Prefix(name) => name,
+        };
+        let empty_prefix = matches!(&target, Target::Prefix(prefix) if prefix.is_empty());
+        if empty_prefix || is_name(name) { Ok(Self { channel, target }) } else { Err(bad()) }
+    }
+
+    /// Whether what it means can grow while it is watched.
+    pub fn is_open(&self) -> bool {
+        !matches!(self.target, Target::Symbol(_))
+    }
+
+    /// The topics it means today.
+    pub fn resolve(&self, symbols: &Symbols) -> Result<Vec<Topic>, Refusal> {
+        let unknown = |what: &str| Refusal { code: Reason::UnknownTopic, message: format!("no such {what}") };
+        match &self.target {
+            Target::Symbol(name) => {
+                let symbol = symbols.find(name).ok_or_else(|| unknown("symbol"))?;
+                let own = symbols.listing(symbol).map(|listing| listing.channel).unwrap_or(Channel::Quote);
+                let topic =
+                    self.of(symbol, own).ok_or_else(|| unknown("topic: the symbol has no such channel"))?;
+                Ok(vec![topic])
+            }
+            Target::Group(name) => {
+                let members = symbols.group(name).ok_or_else(|| unknown("group"))?;
+                let listed = members.iter().filter_map(|&s| Some((s, symbols.listing(s)?.channel)));
+                Ok(listed.filter_map(|(symbol, own)| self.of(symbol, own)).collect())
+            }
+            Target::Prefix(prefix) => {
+                let all = symbols.listings_from(0);
+                let matching =
+                    all.iter().enumerate().filter(|(_, listing)| listing.name.starts_with(&**prefix));
+                Ok(matching
+                    .filter_map(|(at, listing)| self.of(Symbol::at(at as u32), listing.channel))
+                    .collect())
+            }
+        }
+    }
+
+    /// The topic of this name's channel for a symbol whose own image is `own`; an index has neither trades nor a book.
+    fn of(&self, symbol: Symbol, own: Channel) -> Option<Topic> {
+        let channel = self.channel.unwrap_or(own);
+        let exists = match channel {
+            Channel::Quote | Channel::Index => channel == own,
+            Channel::Book | Channel::Trade => own == Channel::Quote,
+            Channel::Status => true,
+        };
+        exists.then_some(Topic { channel, symbol })
+    }
+}
+
+impl fmt::Display for TopicName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(channel) = self.channel {
+            write!(f, "{}:", channel.name())?;
+        }
+        match &self.target {
+            Target::Symbol(name) => f.write_str(name),
+            Target::Group(name) => write!(f, "@{name}"),
+            Target::Prefix(prefix) => write!(f, "{prefix}*"),
+        }
+    }
+}
+
+/// One topic: a channel of a symbol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Topic {
+    /// The channel, never implied.
+    pub channel: Channel,
+    /// The symbol.
+    pub symbol: Symbol,
+}
+
+/// A refusal that the client is told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// `code` on the wire.
+    pub code: Reason,
+    /// What was wrong and what was expected.
+    pub message: String,
+}
+
+/// The longest topic name in characters: the channel, a colon, a sign and the name.
+pub const TOPIC_CHARS_MAX: usize = 8 + NAME_CHARS_MAX;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tickgate_feeds::market::FeedId;
+
+    fn table() -> Symbols {
+        let symbols = Symbols::new(10);
+        let list = |name, channel| symbols.list(FeedId(0), name, channel).expect("room");
+        let members =
+            [list("VCB", Channel::Quote), list("VIC", Channel::Quote), list("VN30", Channel::Index)];
+        list("FPT", Channel::Quote);
+        symbols.set_group("VN30", &members);
+        symbols
+    }
+
+    fn means(name: &str) -> Vec<String> {
+        let symbols = table();
+        let topics = TopicName::parse(name).and_then(|name| name.resolve(&symbols));
+        let text = |topic: &Topic| {
+            format!("{}:{}", topic.channel.name(), symbols.listing(topic.symbol).expect("listed").name)
+        };
+        topics.map_or_else(
+            |refusal| vec![refusal.code.label().to_owned()],
+            |topics| topics.iter().map(text).collect(),
+        )
+    }
+
+    #[test]
+    fn names_mean_what_the_contract_says() {
+        assert_eq!(means("VCB"), ["quote:VCB"]);
+        assert_eq!(means("VN30"), ["index:VN30"]);
+        assert_eq!(means("@VN30"), ["quote:VCB", "quote:VIC", "index:VN30"]);
+        assert_eq!(means("trade:@VN30"), ["trade:VCB", "trade:VIC"]);
+        assert_eq!(means("V*"), ["quote:VCB", "quote:VIC", "index:VN30"]);
+        assert_eq!(means("*"), ["quote:VCB", "quote:VIC", "index:VN30", "quote:FPT"]);
+        assert_eq!(means("index:*"), ["index:VN30"]);
+        assert_eq!(means("book:FPT"), ["book:FPT"]);
+    }
+
+    #[test]
+    fn bad_names_get_their_reason() {
+        for name in ["", "a b", "@", "x:VCB", "V*C", "@VN30*", "quote:", "\u{1b}[2J", &"A".repeat(65)] {
+            assert_eq!(means(name), ["bad_topic"], "{name:?}");
+        }
+        for name in ["vcb", "@HNX30", "quote:VN30", "book:VN30"] {
+            assert_eq!(means(name), ["unknown_topic"], "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_reads_back_as_it_was_written() {
+        for name in ["VCB", "@VN30", "trade:V*", "*", "book:BTC-USD"] {
+            assert_eq!(TopicName::parse(name).expect(name).to_string(), name);
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What a subscription asks for, in its effective form: equal wishes share a stream.
+//!
+//! Bound kept here: the closed list of rates, so that phase groups are few.
+
+use tickgate_feeds::market::{Channel, STATE};
+
+use super::topic::TopicName;
+
+/// Frames per thousand seconds that a client may have; a rate between two is rounded down.
+const RATES_MILLIHZ: [u32; 12] =
+    [100, 200, 500, 1_000, 2_000, 4_000, 5_000, 10_000, 20_000, 25_000, 50_000, 100_000];
+
+/// A rate from the closed list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rate(u32);
+
+impl Rate {
+    /// The slowest.
+    pub const MIN: Self = Self(RATES_MILLIHZ[0]);
+
+    /// The rate of the list that is not faster than `per_second`; the slowest when there is none.
+    pub fn at_most(per_second: f64) -> Self {
+        let fits = |millihz: &&u32| f64::from(**millihz) <= per_second * 1_000.0;
+        Self(*RATES_MILLIHZ.iter().rfind(fits).unwrap_or(&RATES_MILLIHZ[0]))
+    }
+
+    /// Frames per second.
+    pub fn per_second(self) -> f64 {
+        f64::from(self.0) / 1_000.0
+    }
+
+    /// Nanoseconds of one slot.
+    pub fn slot_ns(self) -> u64 {
+        1_000_000_000_000 / u64::from(self.0)
+    }
+}
+
+/// How changes become rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// The latest values; of trades the last one.
+    Conflate,
+    /// Each event in order.
+    Every,
+    /// The values of now, once.
+    Snapshot,
+}
+
+impl Mode {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Conflate, Self::Every, Self::Snapshot];
+
+    /// The name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Conflate => "conflate",
+            Self::Every => "every",
+            Self::Snapshot => "snapshot",
+        }
+    }
+}
+
+/// Which fields of the image channels; the state is always among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fields {
+    /// Mask over the quote's fields.
+    pub quote: u32,
+    /// Mask over the index's fields.
+    pub index: u32,
+}
+
+impl Fields {
+    /// All of them.
+    pub const ALL: Self = Self { quote: u32::MAX, index: u32::MAX };
+
+    /// Those of these names. A channel with none of the names stays whole. The error is the name nobody knows.
+    pub fn named<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, &'a str> {
+        let (mut quote, mut index) = (0, 0);
+        for name in names {
+            let find = |channel: Channel| channel.fields().iter().position(|field| field.name == name);
+            let (in_quote, in_index) = (find(Channel::Quote), find(Channel::Index));
+            if in_quote.is_none() && in_index.is_none() {
+                return Err(name);
+            }
+            quote |= in_quote.map_or(0, |number| 1 << number);
+            index |= in_index.map_or(0, |number| 1 << number);
+        }
+        let or_all = |mask: u32| if mask == 0 { u32::MAX } else { mask | 1 << STATE };
+        Ok(Self { quote: or_all(quote), index: or_all(index) })
+    }
+
+    /// The mask for this channel.
+    pub fn mask(self, channel: Channel) -> u32 {
+        if channel == Channel::Index { self.index } else { self.quote }
+    }
+
+    /// The selected names, in the order of the tables; `None` for all.
+    pub fn names(self) -> Option<Vec<&'static str>> {
+        if self == Self::ALL {
+            return None;
+        }
+        let mut names = Vec::new();
+        for channel in [Channel::Quote, Channel::Index] {
+            for (number, field) in channel.fields().iter().enumerate() {
+                if self.mask(channel) >> number & 1 == 1 && !names.contains(&field.name) {
+                    names.push(field.name);
+                }
+            }
+        }
+        Some(names)
+    }
+}
+
+/// A subscription's effective options.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Wish {
+    /// Sorted, without repeats.
+    pub topics: Vec<TopicName>,
+    /// How changes become rows.
+    pub mode: Mode,
+    /// `None`: as fast as turns allow.
+    pub rate: Option<Rate>,
+    /// Which fields.
+    pub fields: Fields,
+    /// Rows carry changed fields only.
+    pub delta: bool,
+    /// Levels of a side of each book.
+    pub depth: u16,
+    /// Decimals as JSON strings instead of numbers.
+    pub strings: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tickgate_feeds::market::{index, quote};
+
+    #[test]
+    fn rates_are_rounded_down_to_the_list() {
+        for (asked, given) in [(10.0, 10.0), (9.99, 5.0), (3.0, 2.0), (1e9, 100.0), (0.01, 0.1), (0.3, 0.2)] {
+            assert_eq!(Rate::at_most(asked).per_second(), given, "{asked}");
+        }
+        assert_eq!(Rate::at_most(10.0).slot_ns(), 100_000_000);
+    }
+
+    #[test]
+    fn fields_keep_the_state_and_leave_other_channels_whole() {
+        let fields = Fields::named(["bid", "ask"]).expect("known");
+        assert_eq!(fields.quote, 1 << quote::BID | 1 << quote::ASK | 1 << STATE);
+        assert_eq!(fields.index, u32::MAX);
+        let fields = Fields::named(["last"]).expect("known");
+        assert_eq!(fields.index, 1 << index::LAST | 1 << STATE);
+        assert_eq!(fields.names(), Some(vec!["state", "last"]));
+        assert_eq!(Fields::named(["last", "lsat"]), Err("lsat"));
+    }
+}

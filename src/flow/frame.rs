@@ -1,0 +1,11 @@
+//! Commands from bytes, and frames to bytes. A row is encoded once per turn and a frame once per stream.
+//!
+//! Bound kept here: a frame's payload is at most `frame_bytes_max`; what is longer is split with `more`.
+
+pub mod answer;
+pub mod batch;
+pub mod command;
+pub mod encoder;
+pub mod number;
+pub mod row;
+pub mod websocket;

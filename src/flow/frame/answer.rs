@@ -1,0 +1,185 @@
+//! What the gateway says besides batches: the greeting, answers to commands, errors, heartbeats.
+//!
+//! Bound kept here: an error repeats at most `ECHO_CHARS_MAX` characters of what the client sent.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::number::{push_i64, push_u64};
+use super::websocket::{Opcode, frame};
+use crate::base::limits::{ECHO_CHARS_MAX, Limits};
+use crate::base::reason::Reason;
+use crate::flow::conflation::Rev;
+
+/// A message of the gateway, as `docs/protocol.md` defines it.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[allow(missing_docs, reason = "docs/protocol.md is the reference of these names")]
+pub enum Answer<'a> {
+    Welcome {
+        epoch: &'a str,
+        session: &'a str,
+        version: &'static str,
+        heartbeat_ms: u64,
+        simulated: bool,
+        limits: AnnouncedLimits,
+    },
+    Subscribed {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a RawValue>,
+        sub: &'a str,
+        stream: u32,
+        seq: u64,
+        rev: Rev,
+        mode: &'static str,
+        rate: Option<f64>,
+        capped_by: Option<&'static str>,
+        fields: Option<Vec<&'static str>>,
+        delta: bool,
+        depth: u16,
+        decimals: &'static str,
+        topics: usize,
+        q: std::collections::BTreeMap<String, u64>,
+        rejected: Vec<Rejected>,
+    },
+    Unsubscribed {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a RawValue>,
+        sub: &'a str,
+        stream: u32,
+    },
+    List {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a RawValue>,
+        subs: Vec<Listed<'a>>,
+    },
+    Pong {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a RawValue>,
+        ts_us: i64,
+    },
+    Error {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a RawValue>,
+        code: &'static str,
+        message: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        rejected: Vec<Rejected>,
+    },
+    Drain {
+        reconnect_in_ms: u64,
+        to: Option<&'a str>,
+    },
+}
+
+/// A topic that was not taken.
+#[derive(Debug, Serialize)]
+pub struct Rejected {
+    /// As the client wrote it, cut to 64 characters.
+    pub topic: String,
+    /// Why.
+    pub code: &'static str,
+    /// Why, in words.
+    pub message: String,
+}
+
+impl Rejected {
+    /// A rejection that repeats no more of the client's text than errors may.
+    pub fn new(topic: &str, code: Reason, message: String) -> Self {
+        Self { topic: echo(topic), code: code.label(), message }
+    }
+}
+
+/// One subscription in the answer to `list`.
+#[derive(Debug, Serialize)]
+pub struct Listed<'a> {
+    /// The client's name for it.
+    pub sub: &'a str,
+    /// The stream it is on.
+    pub stream: u32,
+    /// The last frame given.
+    pub seq: Option<u64>,
+    /// How many topics it means today.
+    pub topics: usize,
+    /// Frames per second, if it has a rate.
+    pub rate: Option<f64>,
+}
+
+/// The limits a client should know.
+#[derive(Debug, Serialize)]
+pub struct AnnouncedLimits {
+    message_bytes: usize,
+    topics_per_command: usize,
+    topics: usize,
+    streams: usize,
+    commands_per_second: u32,
+    commands_burst: u32,
+    rate: Option<f64>,
+}
+
+impl From<&Limits> for AnnouncedLimits {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            message_bytes: limits.message_bytes_max,
+            topics_per_command: limits.topics_per_command_max,
+            topics: limits.topics_per_session_max,
+            streams: limits.streams_per_session_max,
+            commands_per_second: limits.commands_per_second,
+            commands_burst: limits.commands_burst,
+            rate: limits.rate_max,
+        }
+    }
+}
+
+impl Answer<'_> {
+    /// The WebSocket frame.
+    pub fn frame(&self) -> Vec<u8> {
+        // Strings, numbers and maps with string keys cannot fail to serialise.
+        frame(Opcode::Text, &serde_json::to_vec(self).unwrap_or_default())
+    }
+}
+
+/// What may be repeated of a client's text: the first characters, control characters made visible.
+pub fn echo(text: &str) -> String {
+    text.chars().take(ECHO_CHARS_MAX).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// A heartbeat with (stream, seq, rev) of the streams that were quiet since the last one.
+pub fn heartbeat(ts_us: i64, quiet: &[(u32, u64, Rev)]) -> Vec<u8> {
+    let mut text = b"{\"type\":\"heartbeat\",\"ts_us\":".to_vec();
+    push_i64(&mut text, ts_us);
+    text.extend_from_slice(b",\"streams\":{");
+    for (at, (stream, seq, rev)) in quiet.iter().enumerate() {
+        text.extend_from_slice(if at == 0 { b"\"" } else { b",\"" });
+        push_u64(&mut text, u64::from(*stream));
+        text.extend_from_slice(b"\":{\"seq\":");
+        push_u64(&mut text, *seq);
+        text.extend_from_slice(b",\"rev\":");
+        push_u64(&mut text, *rev);
+        text.push(b'}');
+    }
+    text.extend_from_slice(b"}}");
+    frame(Opcode::Text, &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_repeats_little_and_nothing_that_a_terminal_obeys() {
+        let text = echo(&format!("\u{1b}[2J{}", "x".repeat(100)));
+        assert_eq!(text.chars().count(), ECHO_CHARS_MAX);
+        assert!(!text.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_heartbeat_lists_the_quiet_streams() {
+        let frame = heartbeat(5, &[(3, 42, 90), (7, 1, 0)]);
+        let text =
+            br#"{"type":"heartbeat","ts_us":5,"streams":{"3":{"seq":42,"rev":90},"7":{"seq":1,"rev":0}}}"#;
+        assert_eq!(&frame[2..], text);
+    }
+}

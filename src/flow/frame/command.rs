@@ -1,0 +1,427 @@
+//! Commands of a client, from JSON text or from the URL.
+//!
+//! Bound kept here: the caller's bounds on message size and topics per command; JSON depth is the library's 128.
+//! A key that nobody knows is an error that names the nearest known one: a typing error must not pass in silence.
+
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::answer::echo;
+use crate::base::limits::{DEPTH_DEFAULT, DEPTH_MAX, Limits};
+use crate::base::reason::Reason;
+use crate::flow::dispatch::wish::{Fields, Mode};
+
+/// What a client wants.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Topics from now on.
+    Subscribe(Subscribe),
+    /// No more of this subscription.
+    Unsubscribe {
+        /// The client's name for it.
+        sub: String,
+    },
+    /// Its subscriptions.
+    List,
+    /// A pong.
+    Ping,
+}
+
+/// The options of `subscribe`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subscribe {
+    /// The client's own name; the session numbers those without.
+    pub sub: Option<String>,
+    /// As written.
+    pub topics: Vec<String>,
+    /// How changes become rows.
+    pub mode: Mode,
+    /// Frames per second asked for.
+    pub rate: Option<f64>,
+    /// Which fields.
+    pub fields: Fields,
+    /// Rows carry changed fields only.
+    pub delta: bool,
+    /// Begin with a whole picture.
+    pub snapshot: bool,
+    /// Levels of a side of each book.
+    pub depth: u16,
+    /// Decimals as JSON strings.
+    pub strings: bool,
+}
+
+/// A command with the client's id for the answer.
+#[derive(Debug)]
+pub struct Request {
+    /// A JSON number or string, given back as it is.
+    pub id: Option<Box<RawValue>>,
+    /// What it wants, or what was wrong.
+    pub command: Result<Command, Mistake>,
+}
+
+/// What was wrong and what was expected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// `code` on the wire.
+    pub code: Reason,
+    /// For people.
+    pub message: String,
+}
+
+fn mistake(message: impl Into<String>) -> Mistake {
+    Mistake { code: Reason::BadRequest, message: message.into() }
+}
+
+const ACTIONS: [&str; 4] = ["subscribe", "unsubscribe", "list", "ping"];
+/// The longest `sub` and `id`, in characters.
+const SUB_CHARS_MAX: usize = 64;
+
+impl Request {
+    /// Reads a message of a client.
+    pub fn parse(text: &str, limits: &Limits) -> Self {
+        let parsed: Result<Value, _> = serde_json::from_str(text);
+        let mut object = match parsed {
+            Ok(Value::Object(object)) => object,
+            Ok(_) => return Self { id: None, command: Err(mistake("expected a JSON object")) },
+            Err(error) => return Self { id: None, command: Err(mistake(format!("not JSON: {error}"))) },
+        };
+        let (id, wrong_id) = match object.remove("id") {
+            None | Some(Value::Null) => (None, false),
+            Some(id @ Value::Number(_)) => (serde_json::value::to_raw_value(&id).ok(), false),
+            Some(Value::String(id)) if id.chars().count() <= SUB_CHARS_MAX => {
+                (serde_json::value::to_raw_value(&id).ok(), false)
+            }
+            Some(_) => (None, true),
+        };
+        if wrong_id {
+            return Self {
+                id,
+                command: Err(mistake("id: expected a number, or a string of at most 64 characters")),
+            };
+        }
+        Self { id, command: command(object, limits) }
+    }
+}
+
+fn command(mut object: Map<String, Value>, limits: &Limits) -> Result<Command, Mistake> {
+    // `{"type":"ping"}` is how many articles on the subject write it.
+    let action = object.remove("action").or_else(|| object.remove("type"));
+    let action = match action {
+        Some(Value::String(action)) => action,
+        Some(_) => return Err(mistake("action: expected a string")),
+        None => return Err(mistake(format!("action: missing, expected one of {}", ACTIONS.join(", ")))),
+    };
+    let command = match action.as_str() {
+        "subscribe" => Command::Subscribe(subscribe(&mut object, limits)?),
+        "unsubscribe" => {
+            let sub =
+                string(&mut object, "sub")?.ok_or_else(|| mistake("sub: missing, expected a string"))?;
+            Command::Unsubscribe { sub }
+        }
+        "list" => Command::List,
+        "ping" => Command::Ping,
+        other => {
+            let message =
+                format!("unknown action \"{}\", expected one of {}", echo(other), ACTIONS.join(", "));
+            return Err(Mistake { code: Reason::UnknownAction, message });
+        }
+    };
+    match object.keys().next() {
+        None => Ok(command),
+        Some(key) => {
+            Err(unknown_key(key, if action == "subscribe" { &SUBSCRIBE_KEYS } else { &["sub", "id"] }))
+        }
+    }
+}
+
+const SUBSCRIBE_KEYS: [&str; 10] =
+    ["sub", "topics", "topic", "mode", "rate", "fields", "delta", "snapshot", "depth", "decimals"];
+
+fn subscribe(object: &mut Map<String, Value>, limits: &Limits) -> Result<Subscribe, Mistake> {
+    let topics = match (object.remove("topics"), object.remove("topic")) {
+        (Some(list), None) => strings(list, "topics")?,
+        (None, Some(Value::String(topic))) => vec![topic],
+        (None, Some(_)) => return Err(mistake("topic: expected a string")),
+        (None, None) => return Err(mistake("topics: missing, expected a list of strings")),
+        (Some(_), Some(_)) => return Err(mistake("topic: give either topic or topics")),
+    };
+    check_topics(&topics, limits)?;
+    let rate = match object.remove("rate") {
+        None | Some(Value::Null) => None,
+        Some(rate) => {
+            Some(rate.as_f64().ok_or_else(|| mistake("rate: expected frames per second, above 0"))?)
+        }
+    };
+    let fields = match object.remove("fields") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(list) => strings(list, "fields")?,
+    };
+    let depth = match object.remove("depth") {
+        None | Some(Value::Null) => None,
+        Some(depth) => Some(depth.as_u64().unwrap_or(0)),
+    };
+    let decimals = string(object, "decimals")?;
+    Ok(Subscribe {
+        sub: sub_name(string(object, "sub")?)?,
+        topics,
+        mode: mode(string(object, "mode")?.as_deref())?,
+        rate: check_rate(rate)?,
+        fields: fields_named(&fields)?,
+        delta: boolean(object, "delta")?.unwrap_or(true),
+        snapshot: boolean(object, "snapshot")?.unwrap_or(true),
+        depth: check_depth(depth)?,
+        strings: decimals_are_strings(decimals.as_deref())?,
+    })
+}
+
+/// Reads the subscription in a URL's query, if it names any `symbols`; the keys are those of `subscribe`.
+/// Returns it with what else the query asks for the session.
+pub fn from_query(query: &str, limits: &Limits) -> Result<Option<Subscribe>, Mistake> {
+    let mut values: Map<String, Value> = Map::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (key, value) = (percent_decode(key)?, percent_decode(value)?);
+        let list = |value: &str| value.split(',').filter(|part| !part.is_empty()).map(Value::from).collect();
+        let number = |value: &str| value.parse::<f64>().map_or_else(|_| Value::from(value), Value::from);
+        let value = match key.as_str() {
+            "symbols" | "topics" => Value::Array(list(&value)),
+            "fields" => Value::Array(list(&value)),
+            "rate" => number(&value),
+            "depth" => value.parse::<u64>().map_or_else(|_| Value::from(value), Value::from),
+            "delta" | "snapshot" => match value.as_str() {
+                "true" | "1" => Value::Bool(true),
+                "false" | "0" => Value::Bool(false),
+                _ => Value::from(value),
+            },
+            "mode" | "decimals" | "sub" => Value::from(value),
+            other => {
+                return Err(unknown_key(
+                    other,
+                    &["symbols", "rate", "fields", "mode", "delta", "depth", "decimals"],
+                ));
+            }
+        };
+        let key = if key == "symbols" { "topics".to_owned() } else { key };
+        values.insert(key, value);
+    }
+    if values.is_empty() { Ok(None) } else { subscribe(&mut values, limits).map(Some) }
+}
+
+/// Decodes %XX of a URL's query.
+pub fn percent_decode(text: &str) -> Result<String, Mistake> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let hex = |at: usize| tail.get(at).and_then(|c| char::from(*c).to_digit(16));
+        match (first, hex(0), hex(1)) {
+            (b'%', Some(high), Some(low)) => {
+                bytes.push((high * 16 + low) as u8);
+                rest = &tail[2..];
+            }
+            (b'%', ..) => return Err(mistake("URL: expected two hexadecimal digits after %")),
+            (b'+', ..) => {
+                bytes.push(b' ');
+                rest = tail;
+            }
+            (byte, ..) => {
+                bytes.push(*byte);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| mistake("URL: expected UTF-8"))
+}
+
+fn check_topics(topics: &[String], limits: &Limits) -> Result<(), Mistake> {
+    if topics.is_empty() {
+        return Err(mistake("topics: expected at least one"));
+    }
+    if topics.len() > limits.topics_per_command_max {
+        let message = format!(
+            "topics: {} in one command, expected at most {}",
+            topics.len(),
+            limits.topics_per_command_max
+        );
+        return Err(Mistake { code: Reason::TopicLimit, message });
+    }
+    Ok(())
+}
+
+fn check_rate(rate: Option<f64>) -> Result<Option<f64>, Mistake> {
+    match rate {
+        Some(rate) if !(rate > 0.0 && rate.is_finite()) => {
+            Err(mistake("rate: expected frames per second, above 0"))
+        }
+        rate => Ok(rate),
+    }
+}
+
+fn check_depth(depth: Option<u64>) -> Result<u16, Mistake> {
+    match depth {
+        None => Ok(DEPTH_DEFAULT),
+        Some(depth) if (1..=u64::from(DEPTH_MAX)).contains(&depth) => Ok(depth as u16),
+        Some(_) => Err(mistake(format!("depth: expected a whole number from 1 to {DEPTH_MAX}"))),
+    }
+}
+
+fn mode(name: Option<&str>) -> Result<Mode, Mistake> {
+    let Some(name) = name else { return Ok(Mode::Conflate) };
+    let known = Mode::ALL.into_iter().find(|mode| mode.name() == name);
+    known.ok_or_else(|| mistake(format!("mode: expected one of {}", Mode::ALL.map(Mode::name).join(", "))))
+}
+
+fn fields_named(names: &[String]) -> Result<Fields, Mistake> {
+    if names.is_empty() {
+        return Ok(Fields::ALL);
+    }
+    Fields::named(names.iter().map(String::as_str))
+        .map_err(|name| mistake(format!("fields: no field \"{}\"", echo(name))))
+}
+
+fn decimals_are_strings(decimals: Option<&str>) -> Result<bool, Mistake> {
+    match decimals {
+        None | Some("number") => Ok(false),
+        Some("string") => Ok(true),
+        Some(_) => Err(mistake("decimals: expected \"number\" or \"string\"")),
+    }
+}
+
+fn sub_name(sub: Option<String>) -> Result<Option<String>, Mistake> {
+    let fine = |sub: &str| {
+        (1..=SUB_CHARS_MAX).contains(&sub.len())
+            && sub.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:@*/-".contains(&b))
+    };
+    match sub {
+        Some(sub) if !fine(&sub) => Err(mistake("sub: expected 1 to 64 characters of [A-Za-z0-9._:@*/-]")),
+        sub => Ok(sub),
+    }
+}
+
+fn string(object: &mut Map<String, Value>, key: &str) -> Result<Option<String>, Mistake> {
+    match object.remove(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(mistake(format!("{key}: expected a string"))),
+    }
+}
+
+fn boolean(object: &mut Map<String, Value>, key: &str) -> Result<Option<bool>, Mistake> {
+    match object.remove(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Bool(yes)) => Ok(Some(yes)),
+        Some(_) => Err(mistake(format!("{key}: expected true or false"))),
+    }
+}
+
+fn strings(list: Value, key: &str) -> Result<Vec<String>, Mistake> {
+    let expected = || mistake(format!("{key}: expected a list of strings"));
+    let Value::Array(list) = list else { return Err(expected()) };
+    let string = |value| if let Value::String(text) = value { Ok(text) } else { Err(expected()) };
+    list.into_iter().map(string).collect()
+}
+
+fn unknown_key(key: &str, known: &[&str]) -> Mistake {
+    let nearest = nearest(key, known).map(|near| format!(", did you mean \"{near}\"?")).unwrap_or_default();
+    mistake(format!("unknown key \"{}\"{nearest}", echo(key)))
+}
+
+/// The known word that needs the fewest edits, if that is at most two.
+pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    if word.len() > 32 {
+        return None;
+    }
+    let distances = known.iter().map(|known| (edits(word.as_bytes(), known.as_bytes()), *known));
+    distances.min().filter(|(distance, _)| *distance <= 2).map(|(_, known)| known)
+}
+
+/// Levenshtein's distance.
+fn edits(a: &[u8], b: &[u8]) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(row[j + 1] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(text: &str) -> String {
+        let mistake = Request::parse(text, &Limits::default()).command.expect_err(text);
+        format!("{}: {}", mistake.code.label(), mistake.message)
+    }
+
+    #[test]
+    fn mistakes_say_what_was_wrong_and_what_was_expected() {
+        for (text, expected) in [
+            ("nonsense", "bad_request: not JSON: expected ident at line 1 column 2"),
+            ("[]", "bad_request: expected a JSON object"),
+            ("{}", "bad_request: action: missing, expected one of subscribe, unsubscribe, list, ping"),
+            (r#"{"action":7}"#, "bad_request: action: expected a string"),
+            (
+                r#"{"action":"sbuscribe"}"#,
+                "unknown_action: unknown action \"sbuscribe\", expected one of subscribe, unsubscribe, list, ping",
+            ),
+            (r#"{"action":"subscribe"}"#, "bad_request: topics: missing, expected a list of strings"),
+            (r#"{"action":"subscribe","topics":"VCB"}"#, "bad_request: topics: expected a list of strings"),
+            (r#"{"action":"subscribe","topics":[1]}"#, "bad_request: topics: expected a list of strings"),
+            (
+                r#"{"action":"subscribe","topics":["A"],"rate":-1}"#,
+                "bad_request: rate: expected frames per second, above 0",
+            ),
+            (
+                r#"{"action":"subscribe","topics":["A"],"rate":"fast"}"#,
+                "bad_request: rate: expected frames per second, above 0",
+            ),
+            (
+                r#"{"action":"subscribe","topics":["A"],"fields":["lats"]}"#,
+                "bad_request: fields: no field \"lats\"",
+            ),
+            (
+                r#"{"action":"subscribe","topics":["A"],"depth":0}"#,
+                "bad_request: depth: expected a whole number from 1 to 1000",
+            ),
+            (
+                r#"{"action":"subscribe","topics":["A"],"feilds":[]}"#,
+                "bad_request: unknown key \"feilds\", did you mean \"fields\"?",
+            ),
+            (
+                r#"{"action":"subscribe","topics":["A"],"id":{}}"#,
+                "bad_request: id: expected a number, or a string of at most 64 characters",
+            ),
+            (r#"{"action":"unsubscribe"}"#, "bad_request: sub: missing, expected a string"),
+        ] {
+            assert_eq!(wrong(text), expected);
+        }
+    }
+
+    #[test]
+    fn the_spellings_of_articles_are_understood() {
+        let limits = Limits::default();
+        assert_eq!(Request::parse(r#"{"type":"ping"}"#, &limits).command, Ok(Command::Ping));
+        let request = Request::parse(r#"{"action":"subscribe","topic":"VN30","id":"x"}"#, &limits);
+        assert_eq!(request.id.expect("an id").get(), "\"x\"");
+        let Ok(Command::Subscribe(subscribe)) = request.command else { panic!("a subscription") };
+        assert_eq!(subscribe.topics, ["VN30"]);
+    }
+
+    #[test]
+    fn a_url_subscribes_like_a_message() {
+        let query = from_query("symbols=VCB,%40VN30&rate=5&fields=last,bid", &Limits::default());
+        let subscribe = query.expect("valid").expect("a subscription");
+        assert_eq!(subscribe.topics, ["VCB", "@VN30"]);
+        assert_eq!(subscribe.rate, Some(5.0));
+        assert_eq!(from_query("", &Limits::default()), Ok(None));
+        assert!(from_query("symbols=A&rate=x", &Limits::default()).is_err());
+        assert!(from_query("symbols=%4", &Limits::default()).is_err());
+        assert!(
+            from_query("symbol=VCB", &Limits::default()).is_err_and(|m| m.message.contains("\"symbols\""))
+        );
+    }
+}

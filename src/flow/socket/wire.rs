@@ -1,0 +1,209 @@
+//! What a shard needs of the world: sockets that never block, readiness, and the time. The machine's is here; tests
+//! have one of their own.
+//!
+//! Bounds kept here: `KERNEL_UNSENT_BYTES` unsent per client, and the stall limit for unacknowledged data.
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use mio::{Events, Interest, Poll, Token, Waker};
+use socket2::SockRef;
+
+use crate::base::clock::{Clock, Now};
+use crate::base::limits::KERNEL_UNSENT_BYTES;
+
+/// A client's socket that never blocks.
+pub trait Wire: Read + Write {
+    /// Says that nothing more will be written.
+    fn shutdown_write(&mut self);
+    /// Makes dropping it forget what the peer has not taken.
+    fn reset(&mut self);
+}
+
+/// A client that has just been upgraded.
+#[derive(Debug)]
+pub struct Newcomer<W> {
+    /// Its socket.
+    pub wire: W,
+    /// Where it comes from.
+    pub peer: SocketAddr,
+    /// What it had sent already behind its handshake.
+    pub head: Vec<u8>,
+    /// The query of its URL.
+    pub query: String,
+}
+
+/// A socket that can be read or written again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// The session it was registered for.
+    pub session: u32,
+    /// Bytes, or the end, have come.
+    pub readable: bool,
+    /// There is room again.
+    pub writable: bool,
+}
+
+/// The world of one shard.
+pub trait Io {
+    /// Its sockets.
+    type Wire: Wire;
+
+    /// The time. One reading serves a whole slice of work.
+    fn now(&mut self) -> Now;
+
+    /// Moves the clients that have come since the last call into `out`.
+    fn newcomers(&mut self, out: &mut Vec<Newcomer<Self::Wire>>);
+
+    /// From now on reports when this socket is ready.
+    fn register(&mut self, wire: &mut Self::Wire, session: u32) -> io::Result<()>;
+
+    /// Waits for readiness, at most `wait` (`None`: until woken), and appends what is ready.
+    fn poll(&mut self, wait: Option<Duration>, ready: &mut Vec<Ready>);
+}
+
+/// A client's TCP connection.
+#[derive(Debug)]
+pub struct Tcp {
+    stream: mio::net::TcpStream,
+    /// Counts as an open connection for as long as it lives.
+    _permit: Permit,
+}
+
+/// One of the connections that the gateway may have.
+#[derive(Debug)]
+pub struct Permit(Arc<std::sync::atomic::AtomicUsize>);
+
+impl Permit {
+    /// Takes one if fewer than `max` are taken.
+    pub fn take(open: &Arc<std::sync::atomic::AtomicUsize>, max: usize) -> Option<Self> {
+        use std::sync::atomic::Ordering::Relaxed;
+        open.fetch_update(Relaxed, Relaxed, |open| (open < max).then_some(open + 1)).ok()?;
+        Some(Self(Arc::clone(open)))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+impl Tcp {
+    /// Takes over an accepted, non-blocking socket and sets what the gateway relies on.
+    pub fn new(stream: std::net::TcpStream, permit: Permit, stall: Duration) -> io::Result<Self> {
+        let socket = SockRef::from(&stream);
+        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_notsent_lowat(KERNEL_UNSENT_BYTES)?;
+        socket.set_tcp_user_timeout(Some(stall))?;
+        Ok(Self { stream: mio::net::TcpStream::from_std(stream), _permit: permit })
+    }
+}
+
+impl Read for Tcp {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(bytes)
+    }
+}
+
+impl Write for Tcp {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Wire for Tcp {
+    fn shutdown_write(&mut self) {
+        // A socket that is gone already needs no goodbye.
+        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+    }
+
+    fn reset(&mut self) {
+        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+    }
+}
+
+const WAKE: Token = Token(usize::MAX);
+/// Readiness reports taken from the kernel at once.
+const EVENTS_MAX: usize = 1024;
+
+/// Where the doors leave upgraded clients for a shard, and how anybody wakes it.
+#[derive(Debug)]
+pub struct Mailbox {
+    newcomers: Mutex<Vec<Newcomer<Tcp>>>,
+    waker: Waker,
+}
+
+impl Mailbox {
+    /// Leaves a client; its number is bounded by the permits.
+    pub fn leave(&self, newcomer: Newcomer<Tcp>) {
+        self.newcomers.lock().unwrap_or_else(PoisonError::into_inner).push(newcomer);
+        self.wake();
+    }
+
+    /// Ends the shard's wait.
+    pub fn wake(&self) {
+        // It fails only when the process is out of file descriptors for good; the shard's own timeout still ends its wait.
+        let _ = self.waker.wake();
+    }
+}
+
+/// The machine's sockets and clock.
+#[derive(Debug)]
+pub struct System {
+    clock: Clock,
+    poll: Poll,
+    events: Events,
+    mailbox: Arc<Mailbox>,
+}
+
+impl System {
+    /// A poll of its own.
+    pub fn new(clock: Clock) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mailbox = Mailbox { newcomers: Mutex::default(), waker: Waker::new(poll.registry(), WAKE)? };
+        Ok(Self { clock, poll, events: Events::with_capacity(EVENTS_MAX), mailbox: Arc::new(mailbox) })
+    }
+
+    /// Where to leave clients for it.
+    pub fn mailbox(&self) -> Arc<Mailbox> {
+        Arc::clone(&self.mailbox)
+    }
+}
+
+impl Io for System {
+    type Wire = Tcp;
+
+    fn now(&mut self) -> Now {
+        self.clock.now()
+    }
+
+    fn newcomers(&mut self, out: &mut Vec<Newcomer<Tcp>>) {
+        out.append(&mut self.mailbox.newcomers.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn register(&mut self, wire: &mut Tcp, session: u32) -> io::Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut wire.stream, Token(session as usize), interest)
+    }
+
+    fn poll(&mut self, wait: Option<Duration>, ready: &mut Vec<Ready>) {
+        // An interrupted wait is a short one.
+        if self.poll.poll(&mut self.events, wait).is_err() {
+            return;
+        }
+        for event in self.events.iter().filter(|event| event.token() != WAKE) {
+            ready.push(Ready {
+                session: event.token().0 as u32,
+                readable: event.is_readable() || event.is_error() || event.is_read_closed(),
+                writable: event.is_writable(),
+            });
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The joint of buffer and hub: feeds push into the one, shards pull cuts from the other.
+//!
+//! There is no thread in between. Whoever pulls drains the queue into the hub first, so a busy gateway batches by itself
+//! and a quiet one has no extra hand-over. Bound kept here: one mark per shard that says whether it sleeps.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tickgate_feeds::market::{FeedId, State, Symbol, Update};
+use tickgate_feeds::symbols::Symbols;
+
+use crate::base::limits::Limits;
+use crate::flow::adapter::Sink;
+use crate::flow::buffer::{self, Buffer};
+use crate::flow::conflation::Rev;
+use crate::flow::conflation::cut::Cut;
+use crate::flow::conflation::hub::{self, Hub};
+
+/// Wakes a sleeping shard.
+pub type Waker = Box<dyn Fn() + Send + Sync>;
+
+/// How a shard sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Sleep {
+    /// It does not.
+    Awake = 0,
+    /// Until anything comes.
+    Eager = 1,
+    /// Until its own time, or until the queue is half full.
+    Lazy = 2,
+}
+
+struct Bell {
+    sleep: AtomicU8,
+    waker: Waker,
+}
+
+struct HubSide {
+    hub: Hub,
+    /// The queue's other half: they are swapped at each drain.
+    updates: Vec<Update>,
+}
+
+/// Buffer and hub.
+pub struct Ingest {
+    symbols: Arc<Symbols>,
+    buffer: Mutex<Buffer>,
+    hub: Mutex<HubSide>,
+    room: Condvar,
+    waiting: AtomicUsize,
+    rev: AtomicU64,
+    half_full: usize,
+    bells: Vec<Bell>,
+}
+
+/// How long a pulled feed waits for room before it looks at the stop sign.
+const ROOM_WAIT: Duration = Duration::from_millis(50);
+
+impl Ingest {
+    /// Empty, for as many shards as there are wakers.
+    pub fn new(symbols: Arc<Symbols>, limits: &Limits, wakers: Vec<Waker>) -> Self {
+        let bells = wakers.into_iter().map(|waker| Bell { sleep: AtomicU8::new(Sleep::Awake as u8), waker });
+        let hub = Hub::new(Arc::clone(&symbols), limits.log_events_max);
+        Self {
+            symbols,
+            buffer: Mutex::new(Buffer::new(limits.ingest_updates_max)),
+            hub: Mutex::new(HubSide { hub, updates: Vec::new() }),
+            room: Condvar::new(),
+            waiting: AtomicUsize::new(0),
+            rev: AtomicU64::new(0),
+            half_full: limits.ingest_updates_max / 2,
+            bells: bells.collect(),
+        }
+    }
+
+    /// The symbols of this gateway.
+    pub fn symbols(&self) -> &Arc<Symbols> {
+        &self.symbols
+    }
+
+    /// Everything that changed after `since`, what waits in the queue included. `books` are symbols whose book the asker
+    /// wants from now on, with the depth.
+    pub fn pull(&self, since: Rev, books: &[(Symbol, u16)]) -> Arc<Cut> {
+        self.with_hub(|hub| {
+            for &(symbol, depth) in books {
+                hub.want_book(symbol, depth);
+            }
+            hub.cut(since)
+        })
+    }
+
+    /// Looks into the hub after draining the queue. Everybody else waits meanwhile: keep it short.
+    pub fn with_hub<T>(&self, look: impl FnOnce(&mut Hub) -> T) -> T {
+        let mut side = lock(&self.hub);
+        let HubSide { hub, updates } = &mut *side;
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            updates.clear();
+            {
+                let mut buffer = lock(&self.buffer);
+                buffer.drain(updates);
+                self.waiting.store(0, Ordering::SeqCst);
+            }
+            self.room.notify_all();
+            hub.apply(updates);
+        }
+        let result = look(hub);
+        self.rev.store(hub.rev(), Ordering::SeqCst);
+        result
+    }
+
+    /// Whether somebody who holds `rev` has missed something.
+    pub fn has_news(&self, rev: Rev) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0 || self.rev.load(Ordering::SeqCst) != rev
+    }
+
+    /// Notes how a shard is about to sleep, or that it woke.
+    pub fn set_sleep(&self, shard: usize, sleep: Sleep) {
+        self.bells[shard].sleep.store(sleep as u8, Ordering::SeqCst);
+    }
+
+    /// What queue and hub did so far, and how many updates wait.
+    pub fn stats(&self) -> (buffer::Stats, hub::Stats, usize) {
+        let buffer = lock(&self.buffer);
+        let (stats, waiting) = (buffer.stats(), buffer.len());
+        drop(buffer);
+        (stats, lock(&self.hub).hub.stats(), waiting)
+    }
+
+    fn ring(&self, waiting: usize) {
+        for bell in &self.bells {
+            let sleep = bell.sleep.load(Ordering::SeqCst);
+            let wake = sleep == Sleep::Eager as u8 || sleep == Sleep::Lazy as u8 && waiting >= self.half_full;
+            if wake && bell.sleep.swap(Sleep::Awake as u8, Ordering::SeqCst) != Sleep::Awake as u8 {
+                (bell.waker)();
+            }
+        }
+    }
+}
+
+impl Sink for Ingest {
+    fn push(&self, updates: &[Update]) {
+        let mut buffer = lock(&self.buffer);
+        buffer.push(updates);
+        let waiting = buffer.len();
+        self.waiting.store(waiting, Ordering::SeqCst);
+        drop(buffer);
+        self.ring(waiting);
+    }
+
+    fn push_when_room(&self, updates: &[Update], stop: &AtomicBool) -> bool {
+        let mut buffer = lock(&self.buffer);
+        while !buffer.offer(updates) {
+            if stop.load(Ordering::Relaxed) {
+                return false;
+            }
+            drop(buffer);
+            self.ring(usize::MAX);
+            buffer = lock(&self.buffer);
+            if buffer.len() + updates.len() > self.half_full * 2 && !buffer.is_empty() {
+                buffer = self.room.wait_timeout(buffer, ROOM_WAIT).unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+        let waiting = buffer.len();
+        self.waiting.store(waiting, Ordering::SeqCst);
+        drop(buffer);
+        self.ring(waiting);
+        true
+    }
+
+    fn set_state(&self, feed: FeedId, state: State) {
+        self.with_hub(|hub| hub.set_feed_state(feed, state));
+        self.ring(usize::MAX);
+    }
+}
+
+// A panic of another thread leaves queue and hub as consistent as any update does, so a poisoned lock is still good.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

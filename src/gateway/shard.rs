@@ -1,0 +1,315 @@
+//! A shard: some of the clients, a copy of the images, and the turn in which they meet.
+//!
+//! Nothing in it is locked, async or reads a clock: it is handed an [`Io`], which on the machine is a poll and sockets and
+//! in tests a simulated world. Bounds kept here: writes per slice, payments per turn, and what a session may hold.
+
+mod commands;
+mod deliver;
+mod keepalive;
+mod session;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use slab::Slab;
+use tickgate_feeds::market::Symbol;
+
+use crate::base::clock::Now;
+use crate::base::histogram::Latency;
+use crate::base::limits::{Limits, SLICE_WRITES};
+use crate::base::reason::Reason;
+use crate::flow::conflation::replica::Replica;
+use crate::flow::dispatch::streams::{SessionKey, StreamKey, Streams};
+use crate::flow::frame::batch::Batch;
+use crate::flow::frame::command::Request;
+use crate::flow::frame::encoder::{self, Encoder};
+use crate::flow::socket::wire::{Io, Newcomer, Ready};
+use crate::gateway::ingest::{Ingest, Sleep};
+use session::Session;
+
+/// What a gateway tells all its shards.
+#[derive(Debug)]
+pub struct Identity {
+    /// Names the run of revisions.
+    pub epoch: String,
+    /// Whether any feed's prices are made up.
+    pub simulated: bool,
+    /// The bounds.
+    pub limits: Limits,
+}
+
+/// What a shard did so far. Plain cells: only the shard writes them, and others get copies.
+#[derive(Clone, Debug)]
+pub struct Stats {
+    /// Sessions open now.
+    pub sessions: u64,
+    /// Subscriptions open now.
+    pub subscriptions: u64,
+    /// Streams open now.
+    pub streams: u64,
+    /// Clients beside a stream now and then: how often one could not take a frame and was owed it instead.
+    pub fell_behind: u64,
+    /// Frames written to clients, each counted once per client.
+    pub frames_written: u64,
+    /// Of these, frames that were made for one client: first pictures and catch-ups.
+    pub frames_private: u64,
+    /// Bytes written.
+    pub bytes_written: u64,
+    /// Messages read.
+    pub messages_read: u64,
+    /// Turns.
+    pub turns: u64,
+    /// Ends of sessions, by reason.
+    pub ends: [u64; Reason::ALL.len()],
+    /// Refused messages and topics, by reason.
+    pub refusals: [u64; Reason::ALL.len()],
+    /// What the encoder did.
+    pub encoder: encoder::Stats,
+    /// From a tick's arrival to the cut that took it here.
+    pub arrival_to_cut: Latency,
+    /// From the cut to the end of the slice that wrote the frame.
+    pub cut_to_written: Latency,
+    /// From a tick's arrival to the end of the slice that wrote it.
+    pub arrival_to_written: Latency,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self {
+            sessions: 0,
+            subscriptions: 0,
+            streams: 0,
+            fell_behind: 0,
+            frames_written: 0,
+            frames_private: 0,
+            bytes_written: 0,
+            messages_read: 0,
+            turns: 0,
+            ends: [0; Reason::ALL.len()],
+            refusals: [0; Reason::ALL.len()],
+            encoder: encoder::Stats::default(),
+            arrival_to_cut: Latency::default(),
+            cut_to_written: Latency::default(),
+            arrival_to_written: Latency::default(),
+        }
+    }
+}
+
+/// What was written in this slice, to be timed at its end with one reading of the clock.
+#[derive(Debug, Default)]
+struct Slice {
+    writes: usize,
+    /// When a tick entered the gateway, and to how many clients it went.
+    ticks: Vec<(u64, u64)>,
+    /// The ticks of the stream that is being flushed, and how many clients got them in this slice.
+    flushing: Vec<u64>,
+    given: u64,
+    /// Frames of finished flushes.
+    frames: u64,
+}
+
+impl Slice {
+    /// The flush is over: its ticks wait for the end of the slice with the others.
+    fn end_flush(&mut self) {
+        let given = std::mem::take(&mut self.given);
+        self.frames += given;
+        let ticks = self.flushing.drain(..).filter(|_| given > 0);
+        self.ticks.extend(ticks.map(|arrival_ns| (arrival_ns, given)));
+    }
+}
+
+/// Some of the clients and all that serves them.
+pub struct Shard<I: Io> {
+    index: usize,
+    identity: Arc<Identity>,
+    ingest: Arc<Ingest>,
+    sessions: Slab<Session<I::Wire>>,
+    sessions_ever: u64,
+    streams: Streams,
+    encoder: Encoder,
+    shared: Batch,
+    private: Batch,
+    /// Read while frames were going out; they take effect between turns.
+    requests: Vec<(SessionKey, Request)>,
+    /// Sessions that must end, once nobody walks over them.
+    doomed: Vec<(SessionKey, Reason)>,
+    /// Clients that can be paid now.
+    debtors: VecDeque<(SessionKey, StreamKey)>,
+    /// Books that somebody here has begun to want.
+    books: Vec<(Symbol, u16)>,
+    keepalive: keepalive::Wheel,
+    slice: Slice,
+    cut_ns: u64,
+    /// The time as of this slice.
+    now: Now,
+    stats: Stats,
+    ready: Vec<Ready>,
+    newcomers: Vec<Newcomer<I::Wire>>,
+    due: Vec<StreamKey>,
+    read_buffer: Vec<u8>,
+    draining: bool,
+}
+
+impl<I: Io> Shard<I> {
+    /// A shard without clients.
+    pub fn new(index: usize, identity: Arc<Identity>, ingest: Arc<Ingest>) -> Self {
+        let limits = &identity.limits;
+        let replica = Replica::new(Arc::clone(ingest.symbols()), limits.log_events_max);
+        Self {
+            index,
+            sessions: Slab::new(),
+            sessions_ever: 0,
+            streams: Streams::default(),
+            encoder: Encoder::new(replica),
+            shared: Batch::new(limits.frame_bytes_max),
+            private: Batch::new(limits.frame_bytes_max),
+            requests: Vec::new(),
+            doomed: Vec::new(),
+            debtors: VecDeque::new(),
+            books: Vec::new(),
+            keepalive: keepalive::Wheel::new(limits.heartbeat),
+            slice: Slice::default(),
+            cut_ns: 0,
+            now: Now::default(),
+            stats: Stats::default(),
+            ready: Vec::new(),
+            newcomers: Vec::new(),
+            due: Vec::new(),
+            read_buffer: vec![0; crate::base::limits::READ_BYTES],
+            draining: false,
+            identity,
+            ingest,
+        }
+    }
+
+    /// One turn: everything that can be done now. Returns how long there will be nothing to do unless woken.
+    pub fn turn(&mut self, io: &mut I) -> Option<Duration> {
+        self.now = io.now();
+        self.stats.turns += 1;
+        self.look_at_sockets(io, Some(Duration::ZERO));
+        self.bury();
+        self.obey();
+        self.pull();
+        self.flush_due(io);
+        self.pay();
+        self.keep_alive();
+        self.end_slice(io);
+        self.bury();
+        self.next_wait()
+    }
+
+    /// Waits for sockets, for a wake-up, or for `wait`, and reads what has come.
+    pub fn sleep(&mut self, io: &mut I, wait: Option<Duration>) {
+        let sleep = if self.streams.any_open() { Sleep::Eager } else { Sleep::Lazy };
+        self.ingest.set_sleep(self.index, sleep);
+        // News that came before the mark was set rang no bell.
+        let news = sleep == Sleep::Eager && self.ingest.has_news(self.encoder.replica.rev);
+        let wait = if news { Some(Duration::ZERO) } else { wait };
+        self.look_at_sockets(io, wait);
+        self.ingest.set_sleep(self.index, Sleep::Awake);
+    }
+
+    /// What the shard did so far.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Copies the counts of now into the stats.
+    pub fn settle_stats(&mut self) {
+        self.stats.sessions = self.sessions.len() as u64;
+        self.stats.streams = self.streams.len() as u64;
+        self.stats.subscriptions = self.sessions.iter().map(|(_, session)| session.subs.len() as u64).sum();
+        self.stats.encoder = self.encoder.stats;
+    }
+
+    /// Whether every session has ended.
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    /// Polls, admits newcomers, reads what clients sent and writes what waited for room.
+    fn look_at_sockets(&mut self, io: &mut I, wait: Option<Duration>) {
+        let mut ready = std::mem::take(&mut self.ready);
+        io.poll(wait, &mut ready);
+        if wait != Some(Duration::ZERO) {
+            self.now = io.now();
+        }
+        for ready in ready.drain(..) {
+            if ready.readable {
+                self.read(ready.session);
+            }
+            if ready.writable {
+                self.write_waiting(ready.session);
+            }
+        }
+        self.ready = ready;
+        self.admit(io);
+    }
+
+    /// Takes what changed into the replica, and finds out who wants it.
+    fn pull(&mut self) {
+        let since = self.encoder.replica.rev;
+        if self.books.is_empty() && !self.ingest.has_news(since) {
+            self.encoder.begin_turn();
+            return;
+        }
+        let cut = self.ingest.pull(since, &self.books);
+        self.books.clear();
+        self.cut_ns = self.now.mono_ns;
+        self.encoder.replica.apply(&cut);
+        self.encoder.begin_turn();
+        let (rev, listed) = (cut.rev, self.encoder.replica.len());
+        let topics_max = self.identity.limits.topics_per_session_max;
+        self.streams.follow(self.ingest.symbols(), cut.directory, listed, topics_max, rev);
+        for changed in &cut.changed {
+            if changed.arrival_ns > 0 {
+                self.stats.arrival_to_cut.record(self.cut_ns.saturating_sub(changed.arrival_ns), 1);
+            }
+        }
+        if self.streams.any_open() {
+            let symbols = cut.changed.iter().map(|changed| changed.symbol);
+            let symbols = symbols.chain(cut.events.iter().map(|event| event.symbol));
+            let symbols = symbols.chain(cut.books.iter().filter_map(|book| book.symbol));
+            for symbol in symbols {
+                self.streams.mark(symbol);
+            }
+        }
+    }
+
+    /// Counts a write; after a slice of them looks at the sockets, so that no client waits for all the others.
+    fn count_write(&mut self, io: &mut I) {
+        self.slice.writes += 1;
+        if self.slice.writes == SLICE_WRITES {
+            self.end_slice(io);
+            self.look_at_sockets(io, Some(Duration::ZERO));
+        }
+    }
+
+    /// Reads the clock once for all writes of the slice and records how old their ticks were.
+    fn end_slice(&mut self, io: &mut I) {
+        self.now = io.now();
+        let (now_ns, stats) = (self.now.mono_ns, &mut self.stats);
+        let mut tick = |arrival_ns: u64, times| {
+            if arrival_ns > 0 && times > 0 {
+                stats.arrival_to_written.record(now_ns.saturating_sub(arrival_ns), times);
+            }
+        };
+        self.slice.ticks.drain(..).for_each(|(arrival_ns, times)| tick(arrival_ns, times));
+        self.slice.flushing.iter().for_each(|&arrival_ns| tick(arrival_ns, self.slice.given));
+        let frames = self.slice.frames + self.slice.given;
+        if frames > 0 {
+            stats.cut_to_written.record(now_ns.saturating_sub(self.cut_ns), frames);
+        }
+        (self.slice.writes, self.slice.given, self.slice.frames) = (0, 0, 0);
+    }
+
+    fn next_wait(&self) -> Option<Duration> {
+        if !self.debtors.is_empty() || !self.requests.is_empty() || !self.doomed.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let wheel = (!self.sessions.is_empty()).then(|| self.keepalive.next_ns());
+        let next = [self.streams.next_due_ns(), wheel].into_iter().flatten().min()?;
+        Some(Duration::from_nanos(next.saturating_sub(self.now.mono_ns)))
+    }
+}

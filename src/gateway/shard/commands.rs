@@ -1,0 +1,208 @@
+//! What clients ask for, once nobody walks over streams and sessions.
+//!
+//! Bounds kept here: streams per session, topics per session.
+
+use super::Shard;
+use super::session::Sub;
+use crate::base::reason::Reason;
+use crate::flow::dispatch::streams::SessionKey;
+use crate::flow::dispatch::topic::{Topic, TopicName};
+use crate::flow::dispatch::wish::{Rate, Wish};
+use crate::flow::frame::answer::{Answer, Listed, Rejected};
+use crate::flow::frame::command::{Command, Mistake, Subscribe};
+use crate::flow::socket::wire::Io;
+use serde_json::value::RawValue;
+use tickgate_feeds::market::Channel;
+
+impl<I: Io> Shard<I> {
+    /// Does what clients asked for since the last turn.
+    pub(super) fn obey(&mut self) {
+        for (key, request) in std::mem::take(&mut self.requests) {
+            if self.sessions.get(key as usize).is_none_or(|session| session.ending.is_some()) {
+                continue;
+            }
+            let id = request.id.as_deref();
+            match request.command {
+                Ok(Command::Subscribe(subscribe)) => self.subscribe(key, id, subscribe),
+                Ok(Command::Unsubscribe { sub }) => self.unsubscribe(key, id, &sub),
+                Ok(Command::List) => self.list(key, id),
+                Ok(Command::Ping) => {
+                    let pong = Answer::Pong { id, ts_us: self.now.wall.us() };
+                    self.answer(key, pong.frame());
+                }
+                Err(mistake) => self.refuse(key, id, mistake, Vec::new()),
+            }
+        }
+    }
+
+    fn subscribe(&mut self, key: SessionKey, id: Option<&RawValue>, asked: Subscribe) {
+        let limits = &self.identity.limits;
+        let session = &mut self.sessions[key as usize];
+        let refusal = |code: Reason| Mistake { code, message: code.text().into() };
+        if session.subs.len() >= limits.streams_per_session_max {
+            return self.refuse(key, id, refusal(Reason::StreamLimit), Vec::new());
+        }
+        let name = match asked.sub {
+            Some(name) => name,
+            None => loop {
+                let name = session.next_sub.to_string();
+                session.next_sub += 1;
+                if session.subs.iter().all(|sub| *sub.name != *name) {
+                    break name;
+                }
+            },
+        };
+        if session.subs.iter().any(|sub| *sub.name == *name) {
+            return self.refuse(key, id, refusal(Reason::SubInUse), Vec::new());
+        }
+        let held =
+            session.subs.iter().map(|sub| self.streams.get(sub.place.stream).selection.len()).sum::<usize>();
+        let room = limits.topics_per_session_max.saturating_sub(held);
+        let (names, selection, rejected) = self.resolve(&asked.topics, room);
+        for rejection in &rejected {
+            let code = Reason::ALL.iter().find(|reason| reason.label() == rejection.code);
+            self.stats.refusals[code.map_or(0, |code| *code as usize)] += 1;
+        }
+        if names.is_empty() {
+            let code =
+                Reason::ALL.iter().find(|reason| rejected.first().is_some_and(|r| r.code == reason.label()));
+            let code = code.copied().unwrap_or(Reason::UnknownTopic);
+            let message = format!("topics: none could be taken, {}", code.text());
+            return self.refuse(key, id, Mistake { code, message }, rejected);
+        }
+        let (rate, capped_by) = self.effective_rate(asked.rate);
+        let wish = Wish {
+            topics: names,
+            mode: asked.mode,
+            rate,
+            fields: asked.fields,
+            delta: asked.delta,
+            depth: asked.depth,
+            strings: asked.strings,
+        };
+        let session = &self.sessions[key as usize];
+        let twice = session.subs.iter().any(|sub| *self.streams.get(sub.place.stream).wish == wish);
+        let books = selection.iter().filter(|topic| topic.channel == Channel::Book);
+        self.books.extend(books.map(|topic| (topic.symbol, wish.depth)));
+        let (rev, now_ns) = (self.encoder.replica.rev, self.now.mono_ns);
+        let place = self.streams.join(wish, selection, key, !twice, rev, now_ns);
+        let stream = self.streams.get_mut(place.stream);
+        if asked.snapshot {
+            self.debtors.push_back((key, place.stream));
+        } else {
+            stream.members[place.member as usize].debt = None;
+        }
+        let wish = &stream.wish;
+        let answer = Answer::Subscribed {
+            id,
+            sub: &name,
+            stream: stream.number,
+            seq: stream.seq,
+            rev: stream.rev,
+            mode: wish.mode.name(),
+            rate: wish.rate.map(Rate::per_second),
+            capped_by,
+            fields: wish.fields.names(),
+            delta: wish.delta,
+            depth: wish.depth,
+            decimals: if wish.strings { "string" } else { "number" },
+            topics: stream.selection.len(),
+            q: self.encoder.event_numbers(stream),
+            rejected,
+        };
+        let frame = answer.frame();
+        self.sessions[key as usize].subs.push(Sub { name: name.into(), place });
+        self.answer(key, frame);
+    }
+
+    /// What topic names mean today, and which could not be taken.
+    fn resolve(&self, texts: &[String], room: usize) -> (Vec<TopicName>, Vec<Topic>, Vec<Rejected>) {
+        let (mut names, mut selection, mut rejected) = (Vec::new(), Vec::new(), Vec::new());
+        for text in texts {
+            let name = match TopicName::parse(text) {
+                Ok(name) => name,
+                Err(refusal) => {
+                    rejected.push(Rejected::new(text, refusal.code, refusal.message));
+                    continue;
+                }
+            };
+            match name.resolve(self.ingest.symbols()) {
+                Ok(topics) if selection.len() + topics.len() > room => {
+                    let message =
+                        format!("{} more topics, room for {}", topics.len(), room - selection.len());
+                    rejected.push(Rejected::new(text, Reason::TopicLimit, message));
+                }
+                Ok(topics) => {
+                    selection.extend(topics);
+                    names.push(name);
+                }
+                Err(refusal) => rejected.push(Rejected::new(text, refusal.code, refusal.message)),
+            }
+        }
+        names.sort_unstable();
+        names.dedup();
+        selection.sort_unstable();
+        selection.dedup();
+        selection.shrink_to_fit();
+        (names, selection, rejected)
+    }
+
+    fn effective_rate(&self, asked: Option<f64>) -> (Option<Rate>, Option<&'static str>) {
+        match (asked, self.identity.limits.rate_max) {
+            (Some(asked), Some(max)) if asked > max => (Some(Rate::at_most(max)), Some("limit")),
+            (None, Some(max)) => (Some(Rate::at_most(max)), Some("limit")),
+            (asked, _) => (asked.map(Rate::at_most), None),
+        }
+    }
+
+    fn unsubscribe(&mut self, key: SessionKey, id: Option<&RawValue>, name: &str) {
+        let found = self.sessions[key as usize].subs.iter().position(|sub| *sub.name == *name);
+        let Some(at) = found else {
+            let mistake = Mistake { code: Reason::UnknownSub, message: Reason::UnknownSub.text().into() };
+            return self.refuse(key, id, mistake, Vec::new());
+        };
+        let stream = self.streams.get(self.sessions[key as usize].subs[at].place.stream).number;
+        self.leave(key, at);
+        self.answer(key, Answer::Unsubscribed { id, sub: name, stream }.frame());
+    }
+
+    fn list(&mut self, key: SessionKey, id: Option<&RawValue>) {
+        let subs = self.sessions[key as usize].subs.iter().map(|sub| {
+            let stream = self.streams.get(sub.place.stream);
+            let debt = &stream.members[sub.place.member as usize].debt;
+            Listed {
+                sub: &sub.name,
+                stream: stream.number,
+                seq: debt.as_ref().map_or(Some(stream.seq), |debt| debt.seq),
+                topics: stream.selection.len(),
+                rate: stream.wish.rate.map(Rate::per_second),
+            }
+        });
+        let frame = Answer::List { id, subs: subs.collect() }.frame();
+        self.answer(key, frame);
+    }
+
+    fn refuse(&mut self, key: SessionKey, id: Option<&RawValue>, mistake: Mistake, rejected: Vec<Rejected>) {
+        self.stats.refusals[mistake.code as usize] += 1;
+        let (code, message) = (mistake.code.label(), mistake.message.as_str());
+        let answer = Answer::Error { id, code, message, retry_after_ms: None, rejected };
+        self.answer(key, answer.frame());
+        let (now_ns, max) = (self.now.mono_ns, self.identity.limits.refusals_max);
+        if self.sessions.get_mut(key as usize).is_some_and(|session| session.refuse(now_ns) > max) {
+            self.doomed.push((key, Reason::Flood));
+        }
+    }
+
+    /// Takes a session's subscription off its stream.
+    pub(super) fn leave(&mut self, key: SessionKey, at: usize) {
+        let sub = self.sessions[key as usize].subs.remove(at);
+        let Some(moved) = self.streams.leave(sub.place) else { return };
+        // Another client's membership moved into the place that became free.
+        if let Some(session) = self.sessions.get_mut(moved as usize) {
+            let moved = session.subs.iter_mut().find(|other| other.place.stream == sub.place.stream);
+            if let Some(moved) = moved {
+                moved.place = sub.place;
+            }
+        }
+    }
+}

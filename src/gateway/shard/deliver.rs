@@ -1,0 +1,164 @@
+//! Frames to clients: shared ones to those on a stream, private ones to those beside it.
+//!
+//! Bounds kept here: a slice of writes between two looks at the sockets, and a share of each turn for debts, taken in
+//! the order in which clients became able to take them.
+
+use bytes::Bytes;
+
+use super::Shard;
+use crate::base::limits::PAYMENTS_PER_TURN;
+use crate::base::reason::Reason;
+use crate::flow::dispatch::streams::{Debt, SessionKey, StreamKey};
+use crate::flow::dispatch::wish::Mode;
+use crate::flow::frame::answer::Answer;
+use crate::flow::outbox::Offered;
+use crate::flow::socket::wire::Io;
+
+impl<I: Io> Shard<I> {
+    /// Sends the streams that are due.
+    pub(super) fn flush_due(&mut self, io: &mut I) {
+        let mut due = std::mem::take(&mut self.due);
+        self.streams.take_due(self.now.mono_ns, &mut due);
+        for key in due.drain(..) {
+            if self.streams.find(key).is_some() {
+                self.flush(io, key);
+            }
+        }
+        self.due = due;
+    }
+
+    /// Makes the stream's frames once and gives them to all its clients.
+    fn flush(&mut self, io: &mut I, key: StreamKey) {
+        let mut batch = std::mem::take(&mut self.shared);
+        let stream = self.streams.get_mut(key);
+        let before = Debt::holding(stream.rev, stream.seq);
+        self.encoder.arrivals_ns.clear();
+        let sent = self.encoder.encode_shared(stream, &mut batch, self.now);
+        let (members, frames) = (stream.members.len(), stream.seq - before.seq.unwrap_or_default());
+        self.streams.settle(key, sent);
+        if sent {
+            std::mem::swap(&mut self.slice.flushing, &mut self.encoder.arrivals_ns);
+            let mut rest = None;
+            let mut given = 0;
+            for member in 0..members {
+                if self.give(key, member, &before, batch.frames(), &mut rest) {
+                    given += 1;
+                    self.slice.given += 1;
+                    self.count_write(io);
+                }
+            }
+            self.slice.end_flush();
+            self.stats.frames_written += given * frames;
+            self.stats.bytes_written += given * batch.frames().len() as u64;
+        } else {
+            self.catch_up_waiting(key);
+        }
+        self.shared = batch;
+    }
+
+    /// Gives one member what is due: the shared frames, or a place among the debtors. Returns whether it took the frames.
+    fn give(
+        &mut self,
+        key: StreamKey,
+        member: usize,
+        before: &Debt,
+        frames: &[u8],
+        rest: &mut Option<Bytes>,
+    ) -> bool {
+        let member = &mut self.streams.get_mut(key).members[member];
+        let Some(session) = self.sessions.get_mut(member.session as usize) else { return false };
+        if let Some(debt) = &member.debt {
+            let level = (debt.held, debt.events, debt.seq) == (before.held, before.events, before.seq);
+            if !level || debt.cursor > 0 || debt.fresh || !session.outbox.is_idle() {
+                // First pictures and payments under way are among the debtors already.
+                if debt.cursor == 0 && !debt.fresh && session.outbox.is_idle() {
+                    self.debtors.push_back((member.session, key));
+                }
+                return false;
+            }
+        }
+        match session.outbox.offer(&mut session.wire, frames, rest, self.now.mono_ns) {
+            // What is kept will follow before anything else: the client holds it as good as now.
+            Ok(Offered::Taken | Offered::Kept) => {
+                member.debt = None;
+                true
+            }
+            Ok(Offered::Refused) => {
+                member.debt.get_or_insert_with(|| Box::new(*before));
+                self.stats.fell_behind += 1;
+                false
+            }
+            Err(_) => {
+                self.doomed.push((member.session, Reason::Disconnected));
+                false
+            }
+        }
+    }
+
+    /// A slot began and brought nothing new: those beside the stream may still be owed something.
+    fn catch_up_waiting(&mut self, key: StreamKey) {
+        for member in &self.streams.get(key).members {
+            if let Some(debt) = &member.debt
+                && !debt.fresh
+                && debt.cursor == 0
+            {
+                self.debtors.push_back((member.session, key));
+            }
+        }
+    }
+
+    /// Pays clients what they are owed, as far as their sockets take it.
+    pub(super) fn pay(&mut self) {
+        for _ in 0..PAYMENTS_PER_TURN.max(self.sessions.len() / 4) {
+            let Some((session, stream)) = self.debtors.pop_front() else { return };
+            self.pay_one(session, stream);
+        }
+    }
+
+    fn pay_one(&mut self, key: SessionKey, stream_key: StreamKey) {
+        let Some(session) = self.sessions.get_mut(key as usize) else { return };
+        if !session.outbox.is_idle() || session.ending.is_some() {
+            return; // it comes back when its socket has taken what waits
+        }
+        let Some(sub) = session.subs.iter().position(|sub| sub.place.stream == stream_key) else { return };
+        let place = session.subs[sub].place;
+        let stream = self.streams.get_mut(stream_key);
+        let Some(debt) = stream.members[place.member as usize].debt.as_deref().copied() else { return };
+        let mut paid = debt;
+        let level = self.encoder.encode_private(stream, &mut paid, &mut self.private, self.now);
+        let frame = self.private.frames();
+        let offered = if frame.is_empty() {
+            Ok(Offered::Taken)
+        } else {
+            session.outbox.offer(&mut session.wire, frame, &mut None, self.now.mono_ns)
+        };
+        match offered {
+            // Nothing went out, so nothing was paid. The socket reports when it has room.
+            Ok(Offered::Refused) => return,
+            Ok(Offered::Taken | Offered::Kept) => {
+                let frames = u64::from(!frame.is_empty());
+                self.stats.frames_written += frames;
+                self.stats.frames_private += frames;
+                self.stats.bytes_written += frame.len() as u64;
+                self.slice.ticks.extend(self.encoder.arrivals_ns.drain(..).map(|arrival_ns| (arrival_ns, 1)));
+                self.slice.frames += frames;
+            }
+            Err(_) => {
+                self.doomed.push((key, Reason::Disconnected));
+                return;
+            }
+        }
+        let whole = !paid.fresh && paid.cursor == 0;
+        if stream.wish.mode == Mode::Snapshot && whole {
+            let (name, number) = (session.subs[sub].name.clone(), stream.number);
+            self.leave(key, sub);
+            self.answer(key, Answer::Unsubscribed { id: None, sub: &name, stream: number }.frame());
+            return;
+        }
+        let member = &mut stream.members[place.member as usize];
+        member.debt = (!level).then(|| Box::new(paid));
+        if !level && session.outbox.is_idle() {
+            self.debtors.push_back((key, stream_key));
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! A client of the shard, from its first byte to its last.
+//!
+//! Bounds kept here: connection-wide rates of messages, and how long a goodbye may take. An idle session is small: what
+//! is needed only now and then is behind a pointer.
+
+use std::io::{ErrorKind, Read};
+use std::net::SocketAddr;
+
+use super::Shard;
+use crate::base::limits::READ_BYTES;
+use crate::base::reason::Reason;
+use crate::flow::dispatch::streams::{Place, SessionKey};
+use crate::flow::frame::answer::Answer;
+use crate::flow::frame::command::{self, Command, Request};
+use crate::flow::frame::websocket::{self, Opcode};
+use crate::flow::outbox::Outbox;
+use crate::flow::socket::inbound::{Inbound, Incoming};
+use crate::flow::socket::wire::{Io, Newcomer, Wire};
+
+/// A subscription of a session.
+#[derive(Debug)]
+pub(super) struct Sub {
+    pub(super) name: Box<str>,
+    pub(super) place: Place,
+}
+
+/// A session that is ending.
+#[derive(Debug)]
+pub(super) struct Ending {
+    pub(super) deadline_ns: u64,
+    /// What is still read and thrown away, in bytes: a peer that goes on sending must not keep us.
+    pub(super) discard_left: usize,
+    /// The close frame is out and the write side is shut.
+    pub(super) said: bool,
+}
+
+/// One client.
+#[derive(Debug)]
+pub(super) struct Session<W> {
+    pub(super) wire: W,
+    pub(super) outbox: Outbox,
+    pub(super) inbound: Inbound,
+    pub(super) subs: Vec<Sub>,
+    pub(super) ending: Option<Box<Ending>>,
+    pub(super) opened_ns: u64,
+    pub(super) heard_ns: u64,
+    pub(super) pinged_ns: u64,
+    pub(super) beat_ns: u64,
+    /// The earliest time at which the next command is within the rate (the GCRA's theoretical arrival time).
+    pub(super) due_ns: u64,
+    pub(super) refusals_since_ns: u64,
+    pub(super) refusals: u32,
+    pub(super) next_sub: u32,
+    pub(super) pings_missed: u8,
+    pub(super) peer: SocketAddr,
+}
+
+/// What is read and thrown away at most while a session ends, in bytes.
+const DISCARD_BYTES_MAX: usize = 1 << 20;
+/// The window in which refused messages are counted.
+const REFUSALS_WINDOW_NS: u64 = 10_000_000_000;
+
+impl<I: Io> Shard<I> {
+    /// Takes in the clients that the doors have left.
+    pub(super) fn admit(&mut self, io: &mut I) {
+        let mut newcomers = std::mem::take(&mut self.newcomers);
+        io.newcomers(&mut newcomers);
+        for newcomer in newcomers.drain(..) {
+            self.admit_one(io, newcomer);
+        }
+        self.newcomers = newcomers;
+    }
+
+    fn admit_one(&mut self, io: &mut I, newcomer: Newcomer<I::Wire>) {
+        let now_ns = self.now.mono_ns;
+        let key = self.sessions.vacant_key() as SessionKey;
+        let mut wire = newcomer.wire;
+        if io.register(&mut wire, key).is_err() {
+            self.stats.ends[Reason::Overloaded as usize] += 1;
+            return;
+        }
+        self.sessions_ever += 1;
+        self.sessions.insert(Session {
+            wire,
+            outbox: Outbox::default(),
+            inbound: Inbound::default(),
+            subs: Vec::new(),
+            ending: None,
+            opened_ns: now_ns,
+            heard_ns: now_ns,
+            pinged_ns: now_ns,
+            beat_ns: now_ns,
+            due_ns: 0,
+            refusals_since_ns: now_ns,
+            refusals: 0,
+            next_sub: 1,
+            pings_missed: 0,
+            peer: newcomer.peer,
+        });
+        let limits = &self.identity.limits;
+        let name = format!("{}-{}", self.index, self.sessions_ever);
+        let welcome = Answer::Welcome {
+            epoch: &self.identity.epoch,
+            session: &name,
+            version: env!("CARGO_PKG_VERSION"),
+            heartbeat_ms: limits.heartbeat.as_millis() as u64,
+            simulated: self.identity.simulated,
+            limits: limits.into(),
+        };
+        let welcome = welcome.frame();
+        let asked = command::from_query(&newcomer.query, limits);
+        self.answer(key, welcome);
+        match asked {
+            Ok(None) => {}
+            Ok(Some(subscribe)) => {
+                self.requests.push((key, Request { id: None, command: Ok(Command::Subscribe(subscribe)) }));
+            }
+            Err(mistake) => self.requests.push((key, Request { id: None, command: Err(mistake) })),
+        }
+        if self.draining {
+            self.doomed.push((key, Reason::Restart));
+        }
+        let mut head = newcomer.head;
+        self.hear(key, &mut head);
+        // Bytes that came before the registration may be reported only with the next ones.
+        self.read(key);
+    }
+
+    /// Reads a socket until it would block.
+    pub(super) fn read(&mut self, key: SessionKey) {
+        let mut buffer = std::mem::take(&mut self.read_buffer);
+        // Bounded: a client that sends without pause is read on in the next slice, since the poll is asked again.
+        for _ in 0..4 {
+            let Some(session) = self.sessions.get_mut(key as usize) else { break };
+            match session.wire.read(&mut buffer) {
+                Ok(0) => {
+                    self.doomed.push((key, Reason::Disconnected));
+                    break;
+                }
+                Ok(len) => {
+                    self.hear(key, &mut buffer[..len]);
+                    if len < READ_BYTES {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.doomed.push((key, Reason::Disconnected));
+                    break;
+                }
+            }
+        }
+        self.read_buffer = buffer;
+    }
+
+    /// Takes bytes of a client apart and notes what it wants.
+    fn hear(&mut self, key: SessionKey, bytes: &mut [u8]) {
+        let Some(session) = self.sessions.get_mut(key as usize) else { return };
+        (session.heard_ns, session.pings_missed) = (self.now.mono_ns, 0);
+        if let Some(ending) = &mut session.ending {
+            ending.discard_left = ending.discard_left.saturating_sub(bytes.len());
+            return;
+        }
+        let limits = &self.identity.limits;
+        let (now_ns, requests, stats) = (self.now.mono_ns, &mut self.requests, &mut self.stats);
+        let mut end = None;
+        let mut inbound = std::mem::take(&mut session.inbound);
+        let heard = inbound.feed(bytes, limits.message_bytes_max, &mut |incoming| {
+            if end.is_some() {
+                return;
+            }
+            stats.messages_read += 1;
+            if let Incoming::Close(_) = incoming {
+                end = Some(Reason::ClientClosed);
+                return;
+            }
+            if !session.within_rate(now_ns, limits.commands_per_second, limits.commands_burst) {
+                stats.refusals[Reason::RateLimited as usize] += 1;
+                if session.refuse(now_ns) > limits.refusals_max {
+                    end = Some(Reason::Flood);
+                } else if matches!(incoming, Incoming::Text(_)) {
+                    let wait_ms = session.due_ns.saturating_sub(now_ns).div_ceil(1_000_000);
+                    let answer = Answer::Error {
+                        id: None,
+                        code: Reason::RateLimited.label(),
+                        message: Reason::RateLimited.text(),
+                        retry_after_ms: Some(wait_ms),
+                        rejected: Vec::new(),
+                    };
+                    // A client that floods and does not read keeps what fits.
+                    let _ = session.outbox.answer(answer.frame(), limits.outbox_bytes_max, now_ns);
+                }
+                return;
+            }
+            match incoming {
+                Incoming::Text(text) => requests.push((key, Request::parse(text, limits))),
+                Incoming::Binary(_) => end = Some(Reason::UnexpectedBinary),
+                Incoming::Ping(payload) => {
+                    session.outbox.pong(websocket::frame(Opcode::Pong, payload), now_ns);
+                }
+                Incoming::Pong | Incoming::Part | Incoming::Close(_) => {}
+            }
+        });
+        session.inbound = inbound;
+        if let Some(reason) = end.or(heard.err()) {
+            self.doomed.push((key, reason));
+        }
+        if session.outbox.has_bytes() {
+            self.write_waiting(key);
+        }
+    }
+
+    /// Queues a frame for one client and writes what it can.
+    pub(super) fn answer(&mut self, key: SessionKey, frame: Vec<u8>) {
+        let Some(session) = self.sessions.get_mut(key as usize) else { return };
+        if session.ending.is_some() {
+            return;
+        }
+        let bytes_max = self.identity.limits.outbox_bytes_max;
+        match session.outbox.answer(frame, bytes_max, self.now.mono_ns) {
+            Ok(()) => self.write_waiting(key),
+            Err(_) => self.doomed.push((key, Reason::Slow)),
+        }
+    }
+
+    /// Writes what waits for a client; when all is out and there is room, its debts can be paid.
+    pub(super) fn write_waiting(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(key as usize) else { return };
+        if session.outbox.is_idle() {
+            return;
+        }
+        match session.outbox.flush(&mut session.wire, self.now.mono_ns) {
+            Ok(bytes) => self.stats.bytes_written += bytes as u64,
+            Err(_) => {
+                self.doomed.push((key, Reason::Disconnected));
+                return;
+            }
+        }
+        if !session.outbox.is_idle() {
+            return;
+        }
+        if let Some(ending) = &mut session.ending {
+            ending.said = true;
+            session.wire.shutdown_write();
+            return;
+        }
+        for sub in &session.subs {
+            let stream = self.streams.get(sub.place.stream);
+            let debt = &stream.members[sub.place.member as usize].debt;
+            // With a rate, what it missed comes at its next slot; a payment under way goes on at once.
+            if debt.as_ref().is_some_and(|debt| debt.fresh || debt.cursor > 0 || stream.is_open()) {
+                self.debtors.push_back((key, sub.place.stream));
+            }
+        }
+    }
+
+    /// Ends the sessions that were found to be over while others walked over them.
+    pub(super) fn bury(&mut self) {
+        while let Some((key, reason)) = self.doomed.pop() {
+            self.end(key, reason);
+        }
+    }
+
+    /// Ends a session: says why if it can still hear, and forgets it when it has heard.
+    pub(super) fn end(&mut self, key: SessionKey, reason: Reason) {
+        let Some(session) = self.sessions.get_mut(key as usize) else { return };
+        if session.ending.is_some() {
+            // A goodbye under way: only a lost connection ends it sooner.
+            if reason == Reason::Disconnected {
+                self.forget(key);
+            }
+            return;
+        }
+        self.stats.ends[reason as usize] += 1;
+        let open_ms = (self.now.mono_ns - session.opened_ns) / 1_000_000;
+        tracing::debug!(session = key, peer = %session.peer, reason = reason.label(), open_ms, "session ended");
+        while !self.sessions[key as usize].subs.is_empty() {
+            self.leave(key, 0);
+        }
+        let Some(code) = reason.close_code() else {
+            self.forget(key);
+            return;
+        };
+        let (now, timeout) = (self.now, self.identity.limits.close_timeout);
+        let session = &mut self.sessions[key as usize];
+        let text = format!("{}:{}", reason.label(), reason.text());
+        session.outbox.close(websocket::close(code, &text), now.mono_ns);
+        session.ending = Some(Box::new(Ending {
+            deadline_ns: now.after(timeout),
+            discard_left: DISCARD_BYTES_MAX,
+            said: false,
+        }));
+        self.keepalive.watch(key);
+        self.write_waiting(key);
+    }
+
+    /// Forgets a session for good.
+    pub(super) fn forget(&mut self, key: SessionKey) {
+        if let Some(mut session) = self.sessions.try_remove(key as usize)
+            && !session.outbox.is_idle()
+        {
+            // What the peer did not take in time must not linger in the kernel.
+            session.wire.reset();
+        }
+    }
+}
+
+impl<W: Wire> Session<W> {
+    /// Counts a message against the rate: `burst` at once, then `per_second`.
+    fn within_rate(&mut self, now_ns: u64, per_second: u32, burst: u32) -> bool {
+        let step = 1_000_000_000 / u64::from(per_second.max(1));
+        let due_ns = self.due_ns.max(now_ns) + step;
+        if due_ns > now_ns + step * u64::from(burst) {
+            return false;
+        }
+        self.due_ns = due_ns;
+        true
+    }
+
+    /// Counts a refused message; returns how many there were within the window.
+    pub(super) fn refuse(&mut self, now_ns: u64) -> u32 {
+        if now_ns - self.refusals_since_ns > REFUSALS_WINDOW_NS {
+            (self.refusals_since_ns, self.refusals) = (now_ns, 0);
+        }
+        self.refusals += 1;
+        self.refusals
+    }
+}
