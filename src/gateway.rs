@@ -6,3 +6,6 @@ pub mod shard;
 pub mod rest;
 pub mod page;
 pub mod doors;
+pub mod metrics;
+pub mod admin;
+pub mod run;

@@ -1,2 +1,127 @@
-//! Tickgate.
-fn main() {}
+//! The program: arguments, log, configuration, build, print addresses, run, drain, exit code.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tickgate::gateway::config::Config;
+use tickgate::gateway::run;
+
+/// Market-data fan-out gateway: conflated, sequence-numbered batch frames over WebSocket.
+///
+/// Without a command it serves the simulated VN30 market on 127.0.0.1:8080.
+#[derive(Debug, Parser)]
+#[command(name = "tickgate", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve feeds to clients.
+    Serve(Serve),
+    /// Read a configuration file and say what is wrong with it.
+    CheckConfig {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Default, Args)]
+struct Serve {
+    /// Where clients come [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Where operators come: /metrics, /livez, /readyz [default: 127.0.0.1:9090]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<SocketAddr>,
+    /// A feed; may be given several times [default: synthetic:vn30]
+    ///
+    /// synthetic:vn30?rate=2000&seed=7                a simulated market
+    /// synthetic:load?symbols=1000&rate=20000         a plain load
+    /// capture:PATH?venue=binance&speed=max           a recording: speed=1, 10x, max; loop=true
+    #[arg(long, value_name = "SPEC", verbatim_doc_comment)]
+    feed: Vec<String>,
+    /// A TOML file; flags win over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Threads that serve clients [default: one per core]
+    #[arg(long, value_name = "N")]
+    shards: Option<usize>,
+}
+
+/// Wrong arguments or configuration (EX_USAGE of sysexits.h).
+const EXIT_USAGE: u8 = 64;
+/// The gateway could not be built: a port is taken, a file is missing.
+const EXIT_UNAVAILABLE: u8 = 69;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too, and are no errors.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match cli.command.unwrap_or_else(|| Command::Serve(Serve::default())) {
+        Command::Serve(arguments) => serve(arguments),
+        Command::CheckConfig { file } => match read_config(&file) {
+            Ok(_) => {
+                println!("{}: good", file.display());
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(&error, EXIT_USAGE),
+        },
+    }
+}
+
+fn serve(arguments: Serve) -> ExitCode {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).init();
+    let config = match effective_config(arguments) {
+        Ok(config) => config,
+        Err(error) => return fail(&error, EXIT_USAGE),
+    };
+    let gateway = match run::start(&config) {
+        Ok(gateway) => gateway,
+        Err(error) => return fail(&error, EXIT_UNAVAILABLE),
+    };
+    println!("tickgate {} serves {}", env!("CARGO_PKG_VERSION"), gateway.feeds.join(", "));
+    println!("  page     http://{}/", gateway.address);
+    println!("  clients  ws://{}/ws?symbols=@VN30", gateway.address);
+    println!("  metrics  http://{}/metrics", gateway.admin_address);
+    println!("  memory   at most {} for {}", gateway.memory, memory_of(&config));
+    if let Err(error) = gateway.wait_for_signal() {
+        return fail(&format!("cannot wait for signals: {error}"), EXIT_UNAVAILABLE);
+    }
+    println!("draining");
+    gateway.shut_down();
+    ExitCode::SUCCESS
+}
+
+fn effective_config(arguments: Serve) -> Result<Config, String> {
+    let mut config = arguments.config.as_deref().map_or_else(|| Ok(Config::default()), read_config)?;
+    config.listen = arguments.listen.unwrap_or(config.listen);
+    config.admin = arguments.admin.unwrap_or(config.admin);
+    config.shards = arguments.shards.or(config.shards);
+    if !arguments.feed.is_empty() {
+        config.feeds = arguments.feed;
+    }
+    Ok(config)
+}
+
+fn read_config(file: &Path) -> Result<Config, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    Config::from_toml(&text).map_err(|error| format!("{}: {error}", file.display()))
+}
+
+fn memory_of(config: &Config) -> String {
+    format!("{} clients and {} symbols", config.limits.connections_max, config.limits.symbols_max)
+}
+
+fn fail(error: &str, code: u8) -> ExitCode {
+    eprintln!("tickgate: {error}");
+    ExitCode::from(code)
+}

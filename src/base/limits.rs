@@ -132,3 +132,15 @@ impl Limits {
         Memory { process, kernel: clients * 2 * KERNEL_UNSENT_BYTES as usize }
     }
 }
+
+impl std::fmt::Display for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mib = |bytes: usize| bytes.div_ceil(1 << 20);
+        write!(
+            f,
+            "{} MiB in the process and {} MiB in the kernel",
+            mib(self.process_bytes()),
+            mib(self.kernel)
+        )
+    }
+}

@@ -21,6 +21,7 @@ use crate::base::limits::{Limits, SLICE_WRITES};
 use crate::base::reason::Reason;
 use crate::flow::conflation::replica::Replica;
 use crate::flow::dispatch::streams::{SessionKey, StreamKey, Streams};
+use crate::flow::frame::answer::Answer;
 use crate::flow::frame::batch::Batch;
 use crate::flow::frame::command::Request;
 use crate::flow::frame::encoder::{self, Encoder};
@@ -96,6 +97,32 @@ impl Default for Stats {
     }
 }
 
+impl Stats {
+    /// Adds the counts of another shard.
+    pub fn add(&mut self, other: &Self) {
+        self.sessions += other.sessions;
+        self.subscriptions += other.subscriptions;
+        self.streams += other.streams;
+        self.fell_behind += other.fell_behind;
+        self.frames_written += other.frames_written;
+        self.frames_private += other.frames_private;
+        self.bytes_written += other.bytes_written;
+        self.messages_read += other.messages_read;
+        self.turns += other.turns;
+        self.encoder.frames += other.encoder.frames;
+        self.encoder.rows += other.encoder.rows;
+        self.encoder.gaps += other.encoder.gaps;
+        for (mine, others) in [(&mut self.ends, &other.ends), (&mut self.refusals, &other.refusals)] {
+            for (mine, others) in mine.iter_mut().zip(others) {
+                *mine += others;
+            }
+        }
+        self.arrival_to_cut.add(&other.arrival_to_cut);
+        self.cut_to_written.add(&other.cut_to_written);
+        self.arrival_to_written.add(&other.arrival_to_written);
+    }
+}
+
 /// What was written in this slice, to be timed at its end with one reading of the clock.
 #[derive(Debug, Default)]
 struct Slice {
@@ -118,6 +145,10 @@ impl Slice {
         self.ticks.extend(ticks.map(|arrival_ns| (arrival_ns, given)));
     }
 }
+
+/// When clients of a gateway that ends are told to come back, in milliseconds: a restart takes a moment.
+const RECONNECT_MS_MIN: u64 = 500;
+const RECONNECT_MS_SPREAD: u64 = 9_500;
 
 /// Some of the clients and all that serves them.
 pub struct Shard<I: Io> {
@@ -221,6 +252,25 @@ impl<I: Io> Shard<I> {
         self.stats.streams = self.streams.len() as u64;
         self.stats.subscriptions = self.sessions.iter().map(|(_, session)| session.subs.len() as u64).sum();
         self.stats.encoder = self.encoder.stats;
+    }
+
+    /// When the turn or slice under way began, on the monotonic clock.
+    pub fn now_ns(&self) -> u64 {
+        self.now.mono_ns
+    }
+
+    /// Sends every client away with a time to come back, once.
+    pub fn drain(&mut self) {
+        if std::mem::replace(&mut self.draining, true) {
+            return;
+        }
+        let keys: Vec<SessionKey> = self.sessions.iter().map(|(key, _)| key as SessionKey).collect();
+        for key in keys {
+            // Spread by a prime, so that ten thousand clients do not come back at once.
+            let reconnect_in_ms = RECONNECT_MS_MIN + u64::from(key) * 7_919 % RECONNECT_MS_SPREAD;
+            self.answer(key, Answer::Drain { reconnect_in_ms, to: None }.frame());
+            self.end(key, Reason::Restart);
+        }
     }
 
     /// Whether every session has ended.

@@ -1,0 +1,195 @@
+//! Small captures, written for the test into a folder of its own.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use flate2::{Compression, write::GzEncoder};
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+
+use super::*;
+use crate::market::Symbol;
+
+/// A file that is gone again after the test.
+struct File(PathBuf);
+
+impl File {
+    fn new(name: &str, content: &[u8]) -> Self {
+        let path = std::env::temp_dir().join(format!("tickgate-capture-{}-{name}", std::process::id()));
+        std::fs::write(&path, content).expect("a file");
+        Self(path)
+    }
+
+    fn spec(&self, options: &str) -> Spec {
+        Spec::parse(&format!("capture:{}?{options}", self.0.display())).expect("a spec")
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn open(file: &File, options: &str) -> Result<(Capture, Arc<Symbols>), String> {
+    let symbols = Arc::new(Symbols::new(10));
+    Ok((Capture::from_spec(&file.spec(options), &symbols, FeedId(0))?, symbols))
+}
+
+fn trade(ns: i64, number: u64) -> String {
+    format!(
+        "{ns} {{\"e\":\"trade\",\"s\":\"BTCUSDT\",\"t\":{number},\"p\":\"1\",\"q\":\"1\",\"T\":{number},\"m\":true}}\n"
+    )
+}
+
+fn trades(count: u64) -> String {
+    (0..count).map(|n| trade(1_000_000 + n as i64 * 1_000, n)).collect()
+}
+
+/// Everything up to the end, and how many calls it took.
+fn all(capture: &mut Capture) -> (Vec<Update>, u32) {
+    let (mut out, mut calls) = (Vec::new(), 0);
+    loop {
+        let before = out.len();
+        match capture.next(Time(5), &mut out) {
+            Next::Now => calls += 1,
+            Next::Ended => return (out, calls + 1),
+            Next::At(time) => panic!("waits until {time:?}"),
+        }
+        assert!(out.len() - before < UPDATES_PER_CALL + 2);
+    }
+}
+
+#[test]
+fn packing_is_told_by_content_and_may_come_in_parts() {
+    let text = trades(3_000);
+    let (one, two) = text.as_bytes().split_at(70_001);
+    let gzip = |part: &[u8]| {
+        let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
+        packer.write_all(part).expect("memory");
+        packer.finish().expect("memory")
+    };
+    let zstd = |part: &[u8]| compress_to_vec(part, CompressionLevel::Fastest);
+    let skipped = [&[0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3][..], &zstd(one), &zstd(two)].concat();
+    for (name, content) in [
+        ("plain.gz", text.clone().into_bytes()),
+        ("gzip", [gzip(one), gzip(two)].concat()),
+        ("zstd", [zstd(one), zstd(two)].concat()),
+        ("zstd-skipped", skipped),
+    ] {
+        let file = File::new(name, &content);
+        let (mut capture, symbols) = open(&file, "speed=max").expect(name);
+        assert_eq!(symbols.find("BTCUSDT"), Some(Symbol::at(0)), "listed before the first update");
+        let (out, calls) = all(&mut capture);
+        assert_eq!((out.len(), calls, capture.errors()), (6_000, 2, 0), "{name}");
+        assert_eq!(out[5_999].time, Time::from_ms(2_999));
+        assert_eq!(capture.next(Time(9), &mut Vec::new()), Next::Ended);
+    }
+}
+
+#[test]
+fn the_recorded_pace_is_kept_and_scaled() {
+    let file = File::new(
+        "pace",
+        [trade(1_000, 1), trade(1_500, 2), trade(400, 3), trade(3_000, 4)].concat().as_bytes(),
+    );
+    for (options, second, fourth) in [("", 500, 2_000), ("speed=10x", 50, 200), ("speed=0.5", 1_000, 4_000)] {
+        let (mut capture, _) = open(&file, options).expect("a capture");
+        let mut out = Vec::new();
+        assert_eq!(capture.next(Time(70_000), &mut out), Next::At(Time(70_000 + second)));
+        assert_eq!(capture.next(Time(70_000 + second - 1), &mut out), Next::At(Time(70_000 + second)));
+        assert_eq!(out.len(), 2);
+        assert_eq!(capture.next(Time(70_000 + second), &mut out), Next::At(Time(70_000 + fourth)));
+        assert_eq!(out.len(), 6, "a time that goes back holds nothing up");
+        assert_eq!(capture.next(Time(i64::MAX), &mut out), Next::Ended);
+        assert_eq!((out.len(), out[7].time), (8, Time::from_ms(4)));
+    }
+}
+
+#[test]
+fn bad_lines_are_counted_and_passed_over() {
+    let long = format!("5 {}\n", "x".repeat(LINE_BYTES_MAX));
+    let bad =
+        ["no time\n", "12\n", "-1 {}\n", "99999999999999999999 {}\n", "5 {\n", "\n", "\r\n", "5 \n", &long];
+    let file = File::new("bad", (trade(1, 1) + &bad.concat() + &trade(2, 2)).as_bytes());
+    let (mut capture, _) = open(&file, "speed=max").expect("a capture");
+    assert_eq!((all(&mut capture).0.len(), capture.errors()), (4, 7));
+    assert!(capture.last_error().expect("an error").contains("line 10: longer than"));
+}
+
+#[test]
+fn a_cut_file_is_played_as_far_as_it_goes() {
+    let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
+    packer.write_all(trades(20_000).as_bytes()).expect("memory");
+    let mut packed = packer.finish().expect("memory");
+    packed.truncate(packed.len() / 2);
+    let file = File::new("cut", &packed);
+    let (mut capture, _) = open(&file, "speed=max").expect("a capture");
+    assert!(all(&mut capture).0.len() > 10_000);
+    assert_eq!(capture.errors(), 1, "{:?}", capture.last_error());
+}
+
+#[test]
+fn what_cannot_be_played_is_said_in_one_line() {
+    let failed = |file: &File, options: &str| {
+        let error = open(file, options).map(drop).expect_err(options);
+        assert!(!error.contains('\n'), "{error}");
+        error
+    };
+    let file = File::new("good", trades(1).as_bytes());
+    assert!(
+        failed(&file, "speed=fast").contains("option speed=\"fast\" of capture: expected max, or a multiple")
+    );
+    assert!(failed(&file, "speed=0").contains("0.001"));
+    assert!(failed(&file, "speed=NaN").contains("expected max"));
+    assert!(failed(&file, "venue=kraken").contains("expected one of binance, binance-usdm"));
+    assert!(failed(&file, "lop=true").contains("did you mean \"loop\"?"));
+    assert!(failed(&file, "prefix=a:b").contains("option prefix=\"a:b\""));
+    assert!(failed(&File::new("empty", b""), "").contains("is empty; expected lines"));
+    assert!(failed(&File::new("blank", b"\n\n"), "").contains("is empty; expected lines"));
+    assert!(
+        failed(&File::new("text", b"hello\nworld\n"), "")
+            .contains("line 1: \"hello\" does not begin with nano")
+    );
+    assert!(failed(&File::new("broken", b"\x1f\x8bxx"), "").contains("line 1: "));
+    let missing = File(std::env::temp_dir().join("tickgate-no-such-capture"));
+    assert!(failed(&missing, "").contains("tickgate-no-such-capture: "));
+    let folder = Spec::parse(&format!("capture:{}", std::env::temp_dir().display())).expect("a spec");
+    let error =
+        Capture::from_spec(&folder, &Arc::new(Symbols::new(1)), FeedId(0)).map(drop).expect_err("a folder");
+    assert!(error.contains("is a folder"), "{error}");
+}
+
+#[test]
+fn a_loop_begins_anew_with_an_empty_book() {
+    let depth = |n: u64| {
+        format!(
+            "{n} {{\"e\":\"depthUpdate\",\"E\":{n},\"s\":\"BTCUSDT\",\"U\":{n},\"u\":{n},\"b\":[[\"1\",\"{n}\"]],\"a\":[]}}\n"
+        )
+    };
+    let text =
+        depth(1) + "2 {\"lastUpdateId\":1,\"bids\":[[\"1\",\"1\"]],\"asks\":[]}\n" + &depth(2) + &trade(3, 9);
+    let file = File::new("loop", text.as_bytes());
+    let (mut capture, _) = open(&file, "speed=max&loop=true").expect("a capture");
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    assert_eq!(capture.next(Time(5), &mut first), Next::Now);
+    assert_eq!(capture.next(Time(6), &mut second), Next::Now);
+    let empty = first.pop().expect("the reset");
+    assert!(matches!(empty.body, Body::Level(level) if level.reset && level.size.is_zero()), "{empty:?}");
+    assert_eq!((first.len(), empty.time), (4, Time(3)));
+    assert_eq!(second[..4], first, "numbers seen in the first pass are new again");
+    assert_eq!(
+        (capture.skipped().old, capture.errors()),
+        (2, 0),
+        "one event a pass is older than the picture"
+    );
+}
+
+#[test]
+fn a_loop_that_says_nothing_ends() {
+    let file = File::new("ends", trades(1).as_bytes());
+    let (mut capture, _) = open(&file, "speed=max&loop=true").expect("a capture");
+    std::fs::write(&file.0, b"").expect("a file");
+    let mut out = Vec::new();
+    let calls = (0..10).take_while(|_| capture.next(Time(0), &mut out) == Next::Now).count();
+    assert!(calls < 3, "{calls}");
+}
