@@ -224,8 +224,11 @@ impl Hub {
         cut.events.extend(self.log.since(since).copied());
         cut.lost = self.log.lost_since(since);
         for (symbol, book) in &mut self.books {
-            if book.wanted > 0 && book.top.rev > since {
-                cut.books.push(book.refreshed(*symbol).clone());
+            if book.wanted > 0 {
+                book.refresh(*symbol, self.rev);
+                if book.top.rev > since {
+                    cut.books.push(book.top.clone());
+                }
             }
         }
         cut
@@ -266,7 +269,7 @@ impl Hub {
                 state.book.apply(level);
                 state.outdated = true;
                 state.top.q += 1;
-                (state.top.rev, state.top.time, state.top.arrival_ns) = (rev, update.time, update.arrival_ns);
+                (state.top.time, state.top.arrival_ns) = (update.time, update.arrival_ns);
                 let changed = self.has_data(symbol, rev);
                 self.touch_if(changed, update, rev);
                 true
@@ -331,11 +334,14 @@ impl BookState {
         (self.book.bids().take(depth).collect(), self.book.asks().take(depth).collect())
     }
 
-    fn refreshed(&mut self, symbol: Symbol) -> &BookTop {
+    /// Takes the best levels anew if the book moved on; its revision moves only when these levels did.
+    fn refresh(&mut self, symbol: Symbol, rev: Rev) {
         if std::mem::take(&mut self.outdated) {
-            (self.top.bids, self.top.asks) = self.best(self.wanted);
+            let (bids, asks) = self.best(self.wanted);
+            if bids != self.top.bids || asks != self.top.asks {
+                (self.top.bids, self.top.asks, self.top.rev) = (bids, asks, rev);
+            }
             (self.top.symbol, self.top.depth) = (Some(symbol), self.wanted);
         }
-        &self.top
     }
 }
