@@ -172,7 +172,7 @@ impl Hub {
     pub fn book_top(&self, symbol: Symbol, depth: u16) -> Option<BookTop> {
         let state = self.books.get(&symbol)?;
         let (bids, asks) = state.best(depth);
-        Some(BookTop { symbol: Some(symbol), depth, bids, asks, ..state.top })
+        Some(BookTop { symbol: Some(symbol), depth, bids, asks, rev: self.rev, ..state.top })
     }
 
     /// What changed after `since`. Askers that hold the same get the same cut.

@@ -1,0 +1,1 @@
+//! A whole gateway on a fake clock.
