@@ -1,5 +1,6 @@
 //! Tickgate.
 
 pub mod base;
+pub mod client;
 pub mod flow;
 pub mod gateway;
