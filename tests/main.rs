@@ -1,4 +1,9 @@
 //! All integration tests, in one binary: linking is most of a test's build time.
 
+#![expect(
+    unreachable_pub,
+    reason = "in a test binary nothing can be reached, and `pub` says what a module offers"
+)]
+
 mod tidy;
 mod world;

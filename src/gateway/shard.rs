@@ -300,7 +300,7 @@ impl<I: Io> Shard<I> {
     /// Takes what changed into the replica, and finds out who wants it.
     fn pull(&mut self) {
         let since = self.encoder.replica.rev;
-        if self.books.is_empty() && !self.ingest.has_news(since) {
+        if self.books.is_empty() && !self.ingest.has_news(since) && self.knows_all_symbols() {
             self.encoder.begin_turn();
             return;
         }
@@ -325,6 +325,10 @@ impl<I: Io> Shard<I> {
                 self.streams.mark(symbol);
             }
         }
+    }
+
+    fn knows_all_symbols(&self) -> bool {
+        self.encoder.replica.len() == self.ingest.symbols().len()
     }
 
     /// Counts a write; after a slice of them looks at the sockets, so that no client waits for all the others.

@@ -260,7 +260,7 @@ impl Hub {
                     update,
                     rev,
                     u64::from(*count),
-                    What::Gap { from, reason: Reason::IngestOverflow },
+                    What::Gap { channel: Channel::Trade, from, reason: Reason::IngestOverflow },
                 );
                 true
             }

@@ -36,6 +36,8 @@ pub enum What {
     Phase(Phase),
     /// The numbers `from` to the event's `q` of this topic are lost.
     Gap {
+        /// The topic's channel.
+        channel: Channel,
         /// First missing number.
         from: u64,
         /// Why.
@@ -44,11 +46,12 @@ pub enum What {
 }
 
 impl Event {
-    /// The topic's channel. Only trades can be lost before they get here.
+    /// The topic's channel.
     pub fn channel(&self) -> Channel {
         match self.what {
-            What::Trade(_) | What::Gap { .. } => Channel::Trade,
+            What::Trade(_) => Channel::Trade,
             What::Phase(_) => Channel::Status,
+            What::Gap { channel, .. } => channel,
         }
     }
 }
@@ -144,12 +147,15 @@ impl Log {
         }
     }
 
-    /// Notes that the topic's events up to `q` and `rev` will not come: the source of this log had lost them.
-    pub fn lose(&mut self, Lost { channel, symbol, q, rev }: Lost) {
-        self.gone_rev = self.gone_rev.max(rev);
-        let topic = self.topic_mut(channel, symbol);
-        (topic.gone_q, topic.gone_rev) = (topic.gone_q.max(q), topic.gone_rev.max(rev));
-        (topic.q, topic.rev) = (topic.q.max(q), topic.rev.max(rev));
+    /// Appends what the source of this log had lost already, each as a gap in its topic.
+    pub fn lose(&mut self, lost: &[Lost]) {
+        let mut lost = lost.to_vec();
+        lost.sort_unstable_by_key(|lost| lost.rev);
+        for Lost { channel, symbol, q, rev } in lost {
+            let from = self.topic(channel, symbol).q + 1;
+            let what = What::Gap { channel, from, reason: Reason::LogOverrun };
+            self.append(Event { rev, q, time: Time(0), arrival_ns: 0, symbol, what });
+        }
     }
 
     /// All events after `since`, oldest first.

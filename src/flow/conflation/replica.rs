@@ -63,9 +63,7 @@ impl Replica {
             }
             self.images.touch(changed.symbol, changed.rev, changed.q, changed.time, changed.arrival_ns);
         }
-        for lost in &cut.lost {
-            self.log.lose(*lost);
-        }
+        self.log.lose(&cut.lost);
         for event in &cut.events {
             self.log.append(*event);
         }

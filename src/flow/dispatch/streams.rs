@@ -38,12 +38,22 @@ pub struct Debt {
     pub target: Rev,
     /// The first whole picture is still owed: it does not wait for the stream's slot.
     pub fresh: bool,
+    /// Its frame of this slot was a catch-up: the stream's own comes from here on, in the next slot.
+    pub served_until_ns: u64,
 }
 
 impl Debt {
     /// Of a client that holds everything up to `rev`, and `seq`.
     pub const fn holding(rev: Rev, seq: u64) -> Self {
-        Self { held: rev, events: rev, seq: Some(seq), cursor: 0, target: 0, fresh: false }
+        Self {
+            held: rev,
+            events: rev,
+            seq: Some(seq),
+            cursor: 0,
+            target: 0,
+            fresh: false,
+            served_until_ns: 0,
+        }
     }
 }
 
@@ -156,7 +166,7 @@ impl Streams {
             self.groups[group].writes += 1;
         }
         let Stream { members, rev: events, .. } = &mut self.streams[stream as usize];
-        let debt = Debt { held: 0, events: *events, seq: None, cursor: 0, target: 0, fresh: true };
+        let debt = Debt { held: 0, seq: None, fresh: true, ..Debt::holding(*events, 0) };
         members.push(Member { session, debt: Some(Box::new(debt)) });
         Place { stream, member: members.len() as u32 - 1 }
     }
@@ -249,7 +259,12 @@ impl Streams {
         stream.open = open;
     }
 
-    /// When the next slot begins.
+    /// When the next slot of a rated stream begins.
+    pub fn slot_end_ns(&self, key: StreamKey) -> Option<u64> {
+        self.streams[key as usize].group.map(|group| self.groups[group].next_ns)
+    }
+
+    /// When the next slot of any begins.
     pub fn next_due_ns(&self) -> Option<u64> {
         self.groups.iter().filter(|group| !group.streams.is_empty()).map(|group| group.next_ns).min()
     }

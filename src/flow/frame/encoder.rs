@@ -96,12 +96,14 @@ impl Encoder {
     /// then the client holds what those on the stream hold. No frame is made when it holds that already.
     pub fn encode_private(&mut self, stream: &Stream, debt: &mut Debt, batch: &mut Batch, now: Now) -> bool {
         batch.restart();
+        // A picture or a payment under way ends with a frame without `more`, be it empty.
+        let owes_end = debt.fresh || debt.cursor > 0;
         if debt.cursor == 0 {
             debt.target = stream.rev;
         }
         let before = debt.seq;
         let done = self.fill(stream, &stream.selection, debt, stream.rev, batch);
-        if batch.is_empty() && done && before == Some(stream.seq) && debt.target == stream.rev {
+        if batch.is_empty() && done && !owes_end && before == Some(stream.seq) {
             (debt.held, debt.cursor) = (debt.target, 0);
             return true;
         }
@@ -234,21 +236,27 @@ impl Encoder {
             );
         }
         due.sort_unstable_by_key(|event| event.rev);
+        let mut rows = 0;
         for event in due {
             if batch.is_full(0) {
                 return false;
             }
             let name = self.replica.name(event.symbol);
-            if let What::Gap { from, reason } = event.what {
+            if let What::Gap { from, reason, .. } = event.what {
+                if rows > 0 {
+                    // A gap stands before the rows it precedes, so it begins a frame of its own.
+                    return false;
+                }
                 self.stats.gaps += 1;
                 push_gap(&mut batch.gaps, event.channel(), name, Some(from), event.q, reason.label());
             } else {
                 encode_event(batch.rows(), name, event, stream.wish.strings);
                 batch.rows().push(b',');
-                self.stats.rows += 1;
+                rows += 1;
                 self.arrivals_ns.push(event.arrival_ns);
             }
             debt.events = event.rev;
+            self.stats.rows += u64::from(!matches!(event.what, What::Gap { .. }));
         }
         debt.events = target;
         true

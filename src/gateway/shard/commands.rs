@@ -17,6 +17,9 @@ use tickgate_feeds::market::Channel;
 impl<I: Io> Shard<I> {
     /// Does what clients asked for since the last turn.
     pub(super) fn obey(&mut self) {
+        if !self.requests.is_empty() && !self.knows_all_symbols() {
+            self.pull();
+        }
         for (key, request) in std::mem::take(&mut self.requests) {
             if self.sessions.get(key as usize).is_none_or(|session| session.ending.is_some()) {
                 continue;
@@ -126,7 +129,10 @@ impl<I: Io> Shard<I> {
                     continue;
                 }
             };
-            match name.resolve(self.ingest.symbols()) {
+            // A symbol listed since the pull a moment ago is not known here yet, and not to the client either.
+            let known =
+                |topics: Vec<Topic>| topics.into_iter().filter(|topic| self.encoder.knows(topic.symbol));
+            match name.resolve(self.ingest.symbols()).map(|topics| known(topics).collect::<Vec<_>>()) {
                 Ok(topics) if selection.len() + topics.len() > room => {
                     let message =
                         format!("{} more topics, room for {}", topics.len(), room - selection.len());

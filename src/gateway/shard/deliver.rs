@@ -68,6 +68,9 @@ impl<I: Io> Shard<I> {
         let member = &mut self.streams.get_mut(key).members[member];
         let Some(session) = self.sessions.get_mut(member.session as usize) else { return false };
         if let Some(debt) = &member.debt {
+            if debt.served_until_ns > self.now.mono_ns {
+                return false;
+            }
             let level = (debt.held, debt.events, debt.seq) == (before.held, before.events, before.seq);
             if !level || debt.cursor > 0 || debt.fresh || !session.outbox.is_idle() {
                 // First pictures and payments under way are among the debtors already.
@@ -101,6 +104,7 @@ impl<I: Io> Shard<I> {
             if let Some(debt) = &member.debt
                 && !debt.fresh
                 && debt.cursor == 0
+                && debt.served_until_ns <= self.now.mono_ns
             {
                 self.debtors.push_back((member.session, key));
             }
@@ -122,6 +126,7 @@ impl<I: Io> Shard<I> {
         }
         let Some(sub) = session.subs.iter().position(|sub| sub.place.stream == stream_key) else { return };
         let place = session.subs[sub].place;
+        let slot_end_ns = self.streams.slot_end_ns(stream_key);
         let stream = self.streams.get_mut(stream_key);
         let Some(debt) = stream.members[place.member as usize].debt.as_deref().copied() else { return };
         let mut paid = debt;
@@ -155,9 +160,13 @@ impl<I: Io> Shard<I> {
             self.answer(key, Answer::Unsubscribed { id: None, sub: &name, stream: number }.frame());
             return;
         }
+        // In a slot that the stream has not used yet, the catch-up was this client's frame.
+        let served_until_ns = if stream.is_open() && !debt.fresh { slot_end_ns } else { None };
+        paid.served_until_ns = served_until_ns.unwrap_or_default();
+        let level = level && served_until_ns.is_none();
         let member = &mut stream.members[place.member as usize];
         member.debt = (!level).then(|| Box::new(paid));
-        if !level && session.outbox.is_idle() {
+        if !(level || whole && stream.wish.rate.is_some()) && session.outbox.is_idle() {
             self.debtors.push_back((key, stream_key));
         }
     }

@@ -1,0 +1,44 @@
+//! Every image at every revision at which a cut could be made: what a row must agree with.
+
+use std::collections::BTreeMap;
+
+use tickgate::flow::conflation::hub::Hub;
+use tickgate::flow::frame::row::{Shape, encode_image};
+use tickgate_feeds::market::Symbol;
+
+/// A row's fields as text, without its key.
+pub type Fields = BTreeMap<String, String>;
+
+#[derive(Default)]
+pub struct History {
+    images: Vec<BTreeMap<u64, Fields>>,
+    pub rev: u64,
+}
+
+impl History {
+    pub fn record(&mut self, hub: &mut Hub) {
+        hub.cut(self.rev); // lists what is new
+        let images = hub.images();
+        self.images.resize(images.len(), BTreeMap::new());
+        for symbol in images.changed_since(self.rev) {
+            let mut row = Vec::new();
+            encode_image(&mut row, images, "X", symbol, Shape { since: 0, fields: u32::MAX, strings: false });
+            let row: BTreeMap<String, Box<serde_json::value::RawValue>> =
+                serde_json::from_slice(&row).expect("a row is JSON");
+            let fields = row.into_iter().filter(|(key, _)| !super::client::KEYS.contains(&key.as_str()));
+            let fields = fields.map(|(key, value)| (key, value.get().to_owned())).collect();
+            self.images[symbol.index()].insert(images.head(symbol).rev, fields);
+        }
+        self.rev = hub.rev();
+    }
+
+    /// The image as it stood at `rev`.
+    pub fn at(&self, symbol: Symbol, rev: u64) -> Option<&Fields> {
+        self.images.get(symbol.index())?.range(..=rev).next_back().map(|(_, fields)| fields)
+    }
+
+    /// The image at exactly this revision.
+    pub fn exactly(&self, symbol: Symbol, rev: u64) -> Option<&Fields> {
+        self.images.get(symbol.index())?.get(&rev)
+    }
+}
