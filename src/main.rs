@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use tickgate::client::{load, watch};
 use tickgate::gateway::config::Config;
 use tickgate::gateway::run;
 
@@ -22,6 +23,10 @@ struct Cli {
 enum Command {
     /// Serve feeds to clients.
     Serve(Serve),
+    /// Show topics as they change: a live table in a terminal, NDJSON in a pipe.
+    Watch(watch::Args),
+    /// Put a gateway (or any WebSocket server) under load and measure what its clients get.
+    Bench(load::Args),
     /// Read a configuration file and say what is wrong with it.
     CheckConfig {
         /// The file.
@@ -68,6 +73,12 @@ fn main() -> ExitCode {
     };
     match cli.command.unwrap_or_else(|| Command::Serve(Serve::default())) {
         Command::Serve(arguments) => serve(arguments),
+        Command::Watch(arguments) => {
+            watch::run(&arguments).unwrap_or_else(|error| fail(&error, EXIT_UNAVAILABLE))
+        }
+        Command::Bench(arguments) => {
+            load::run(&arguments).unwrap_or_else(|error| fail(&error, EXIT_UNAVAILABLE))
+        }
         Command::CheckConfig { file } => match read_config(&file) {
             Ok(_) => {
                 println!("{}: good", file.display());
@@ -92,7 +103,8 @@ fn serve(arguments: Serve) -> ExitCode {
     println!("  page     http://{}/", gateway.address);
     println!("  clients  ws://{}/ws?symbols=@VN30", gateway.address);
     println!("  metrics  http://{}/metrics", gateway.admin_address);
-    println!("  memory   at most {} for {}", gateway.memory, memory_of(&config));
+    let (clients, symbols) = (gateway.limits.connections_max, gateway.limits.symbols_max);
+    println!("  memory   at most {} with {clients} slow clients and {symbols} symbols", gateway.memory);
     if let Err(error) = gateway.wait_for_signal() {
         return fail(&format!("cannot wait for signals: {error}"), EXIT_UNAVAILABLE);
     }
@@ -115,10 +127,6 @@ fn effective_config(arguments: Serve) -> Result<Config, String> {
 fn read_config(file: &Path) -> Result<Config, String> {
     let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
     Config::from_toml(&text).map_err(|error| format!("{}: {error}", file.display()))
-}
-
-fn memory_of(config: &Config) -> String {
-    format!("{} clients and {} symbols", config.limits.connections_max, config.limits.symbols_max)
 }
 
 fn fail(error: &str, code: u8) -> ExitCode {

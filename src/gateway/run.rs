@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
 use tickgate_feeds::capture::Capture;
 use tickgate_feeds::feed::Source;
 use tickgate_feeds::market::FeedId;
@@ -25,10 +26,14 @@ use super::ingest::{Ingest, Waker};
 use super::metrics::{FeedGauge, Metrics};
 use super::shard::{self, Identity, Shard};
 use crate::base::clock::Clock;
-use crate::base::limits::Memory;
+use crate::base::limits::{Limits, Memory};
 use crate::flow::adapter;
 use crate::flow::socket::wire::{Mailbox, System};
 
+/// Handshakes the kernel may hold for us: a reconnect storm must not meet a full queue. The kernel caps it at somaxconn.
+const BACKLOG: i32 = 4096;
+/// File descriptors besides those of clients: listeners, polls, feeds, files.
+const DESCRIPTORS_OF_OUR_OWN: u64 = 256;
 /// How often a shard publishes its counts.
 const PUBLISH: Duration = Duration::from_secs(1);
 
@@ -42,6 +47,8 @@ pub struct Gateway {
     pub memory: Memory,
     /// The feeds' names.
     pub feeds: Vec<String>,
+    /// The bounds, fitted to this machine.
+    pub limits: Limits,
     runtime: Runtime,
     stop_feeds: Arc<AtomicBool>,
     draining: Arc<AtomicBool>,
@@ -54,6 +61,7 @@ pub struct Gateway {
 /// Builds all parts and begins to serve. The error is one line for the operator.
 pub fn start(config: &Config) -> Result<Gateway, String> {
     config.check()?;
+    let limits = fit_descriptors(&config.limits);
     let clock = Clock::start();
     let symbols = Arc::new(Symbols::new(config.limits.symbols_max));
     let sources = open_feeds(config, &symbols)?;
@@ -67,7 +75,7 @@ pub fn start(config: &Config) -> Result<Gateway, String> {
     let identity = Arc::new(Identity {
         epoch: epoch(clock),
         simulated: sources.iter().any(|(_, source)| source.simulated()),
-        limits: config.limits.clone(),
+        limits: limits.clone(),
     });
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let count = config.shards.unwrap_or(cores);
@@ -75,7 +83,7 @@ pub fn start(config: &Config) -> Result<Gateway, String> {
     let systems = systems.map_err(|error| format!("shards: cannot poll: {error}"))?;
     let mailboxes: Vec<_> = systems.iter().map(System::mailbox).collect();
     let wakers = mailboxes.iter().map(|mailbox| waker(mailbox)).collect();
-    let ingest = Arc::new(Ingest::new(symbols, &config.limits, wakers));
+    let ingest = Arc::new(Ingest::new(symbols, &limits, wakers));
     let draining = Arc::new(AtomicBool::new(false));
     let published: Vec<_> = (0..count).map(|_| Arc::new(Mutex::new(shard::Stats::default()))).collect();
     let mut shards = Vec::new();
@@ -110,12 +118,12 @@ pub fn start(config: &Config) -> Result<Gateway, String> {
         clock,
         stats: doors::Stats::default(),
     });
-    let memory = config.limits.memory(config.limits.connections_max, config.limits.symbols_max, count);
+    let memory = limits.memory(limits.connections_max, limits.symbols_max, count);
     let started_s = clock.now().wall.0 as f64 / 1e9;
     let metrics = Metrics::new(Arc::clone(&doors), published, gauges, memory.process_bytes(), started_s);
     let admin = Arc::new(Admin { metrics, draining: Arc::clone(&draining) });
     runtime.spawn(doors::serve(listener, doors));
-    runtime.spawn(admin::serve(admin_listener, admin, config.limits.clone()));
+    runtime.spawn(admin::serve(admin_listener, admin, limits.clone()));
     Ok(Gateway {
         address,
         admin_address,
@@ -127,7 +135,8 @@ pub fn start(config: &Config) -> Result<Gateway, String> {
         mailboxes,
         shards,
         sources: threads,
-        drain: config.limits.drain,
+        drain: limits.drain,
+        limits,
     })
 }
 
@@ -219,6 +228,16 @@ fn set_groups(config: &Config, symbols: &Symbols) -> Result<(), String> {
     Ok(())
 }
 
+/// Raises the process's limit of open files as far as it may be raised, and takes no more clients than that allows.
+fn fit_descriptors(limits: &Limits) -> Limits {
+    let wanted = limits.connections_max as u64 + DESCRIPTORS_OF_OUR_OWN;
+    let allowed = rlimit::increase_nofile_limit(wanted).unwrap_or(u64::MAX);
+    let mut limits = limits.clone();
+    limits.connections_max =
+        limits.connections_max.min(allowed.saturating_sub(DESCRIPTORS_OF_OUR_OWN) as usize).max(1);
+    limits
+}
+
 fn runtime() -> Result<Runtime, String> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.enable_io().enable_time().thread_name("doors");
@@ -226,7 +245,16 @@ fn runtime() -> Result<Runtime, String> {
 }
 
 fn listen(runtime: &Runtime, address: SocketAddr, what: &str) -> Result<TcpListener, String> {
-    runtime.block_on(TcpListener::bind(address)).map_err(|error| match error.kind() {
+    let bind = || -> io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let _runtime = runtime.enter();
+        TcpListener::from_std(socket.into())
+    };
+    bind().map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => {
             format!("{what}: {address} is in use; is another tickgate running? choose another with --{what}")
         }

@@ -46,8 +46,8 @@ pub(super) struct Session<W> {
     pub(super) heard_ns: u64,
     pub(super) pinged_ns: u64,
     pub(super) beat_ns: u64,
-    /// The earliest time at which the next command is within the rate (the GCRA's theoretical arrival time).
-    pub(super) due_ns: u64,
+    pub(super) commands: Rate,
+    pub(super) controls: Rate,
     pub(super) refusals_since_ns: u64,
     pub(super) refusals: u32,
     pub(super) next_sub: u32,
@@ -55,6 +55,36 @@ pub(super) struct Session<W> {
     pub(super) peer: SocketAddr,
 }
 
+/// A rate with a burst, in one number: the generic cell rate algorithm (ITU-T I.371).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rate {
+    /// When the next message would be due if all came evenly.
+    due_ns: u64,
+}
+
+impl Rate {
+    /// Counts a message if it is within the rate: `burst` at once, then `per_second`.
+    fn take(&mut self, now_ns: u64, per_second: u32, burst: u32) -> bool {
+        let fits = self.wait_ns(now_ns, per_second, burst) == 0;
+        if fits {
+            self.due_ns = self.due_ns.max(now_ns) + step_ns(per_second);
+        }
+        fits
+    }
+
+    /// How long until the next message fits.
+    fn wait_ns(self, now_ns: u64, per_second: u32, burst: u32) -> u64 {
+        let step_ns = step_ns(per_second);
+        (self.due_ns.max(now_ns) + step_ns).saturating_sub(now_ns + step_ns * u64::from(burst))
+    }
+}
+
+fn step_ns(per_second: u32) -> u64 {
+    1_000_000_000 / u64::from(per_second.max(1))
+}
+
+/// Pings and parts of messages that may come in the place of one command: a browser sends none, a prober a few a second.
+const CONTROLS_PER_COMMAND: u32 = 10;
 /// What is read and thrown away at most while a session ends, in bytes.
 const DISCARD_BYTES_MAX: usize = 1 << 20;
 /// The window in which refused messages are counted.
@@ -90,7 +120,8 @@ impl<I: Io> Shard<I> {
             heard_ns: now_ns,
             pinged_ns: now_ns,
             beat_ns: now_ns,
-            due_ns: 0,
+            commands: Rate::default(),
+            controls: Rate::default(),
             refusals_since_ns: now_ns,
             refusals: 0,
             next_sub: 1,
@@ -175,12 +206,22 @@ impl<I: Io> Shard<I> {
                 end = Some(Reason::ClientClosed);
                 return;
             }
-            if !session.within_rate(now_ns, limits.commands_per_second, limits.commands_burst) {
+            let (per_second, burst) = (limits.commands_per_second, limits.commands_burst);
+            let within = match incoming {
+                Incoming::Text(_) | Incoming::Binary(_) => session.commands.take(now_ns, per_second, burst),
+                Incoming::Ping(_) | Incoming::Part => session.controls.take(
+                    now_ns,
+                    per_second * CONTROLS_PER_COMMAND,
+                    burst * CONTROLS_PER_COMMAND,
+                ),
+                Incoming::Pong | Incoming::Close(_) => true,
+            };
+            if !within {
                 stats.refusals[Reason::RateLimited as usize] += 1;
                 if session.refuse(now_ns) > limits.refusals_max {
                     end = Some(Reason::Flood);
                 } else if matches!(incoming, Incoming::Text(_)) {
-                    let wait_ms = session.due_ns.saturating_sub(now_ns).div_ceil(1_000_000);
+                    let wait_ms = session.commands.wait_ns(now_ns, per_second, burst).div_ceil(1_000_000);
                     let answer = Answer::Error {
                         id: None,
                         code: Reason::RateLimited.label(),
@@ -307,17 +348,6 @@ impl<I: Io> Shard<I> {
 }
 
 impl<W: Wire> Session<W> {
-    /// Counts a message against the rate: `burst` at once, then `per_second`.
-    fn within_rate(&mut self, now_ns: u64, per_second: u32, burst: u32) -> bool {
-        let step = 1_000_000_000 / u64::from(per_second.max(1));
-        let due_ns = self.due_ns.max(now_ns) + step;
-        if due_ns > now_ns + step * u64::from(burst) {
-            return false;
-        }
-        self.due_ns = due_ns;
-        true
-    }
-
     /// Counts a refused message; returns how many there were within the window.
     pub(super) fn refuse(&mut self, now_ns: u64) -> u32 {
         if now_ns - self.refusals_since_ns > REFUSALS_WINDOW_NS {
