@@ -67,10 +67,11 @@ pub struct Metrics {
     scrapes: AtomicU64,
 }
 
-/// Latencies of all shards together, in the order of [`LATENCIES`].
-type Latencies = [Latency; 3];
+/// Latencies of all feeds and shards together, in the order of [`LATENCIES`].
+type Latencies = [Latency; 4];
 
-const LATENCIES: [(&str, &str); 3] = [
+const LATENCIES: [(&str, &str); 4] = [
+    ("tickgate_source_to_arrival_seconds", "From the source's own time to the arrival, of live feeds."),
     ("tickgate_arrival_to_cut_seconds", "From a tick's arrival to the cut that took it to a shard."),
     ("tickgate_cut_to_written_seconds", "From the cut to the end of the slice that wrote the frame."),
     ("tickgate_arrival_to_written_seconds", "From a tick's arrival to the end of the slice that wrote it."),
@@ -142,7 +143,12 @@ impl Metrics {
                 self.count("tickgate_refusals_total", help, &label, sum.refusals[reason as usize]);
             }
         }
-        [sum.arrival_to_cut, sum.cut_to_written, sum.arrival_to_written]
+        let mut source_to_arrival = Latency::default();
+        for feed in &self.feeds {
+            source_to_arrival
+                .add(&feed.gauge.source_to_arrival.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        [source_to_arrival, sum.arrival_to_cut, sum.cut_to_written, sum.arrival_to_written]
     }
 
     /// What is counted outside the shards.
