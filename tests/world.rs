@@ -244,7 +244,10 @@ fn every_client_holds_what_it_was_promised() {
         // A test that never meets the hard cases proves nothing.
         assert!(seen.frames > 10_000 && seen.rows > 50_000, "{seen:?}");
         assert!(seen.merged > 100 && seen.more > 100 && seen.gaps > 100 && seen.added > 50, "{seen:?}");
-        assert!(seen.heartbeats > 100 && seen.events > 1_000 && seen.books > 100, "{seen:?}");
+        assert!(
+            seen.heartbeats > 100 && seen.events > 1_000 && seen.books > 100 && seen.bars > 100,
+            "{seen:?}"
+        );
     }
 }
 

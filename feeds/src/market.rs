@@ -54,11 +54,29 @@ pub enum Channel {
     Trade,
     /// Events: changes of phase.
     Status,
+    /// Bars of one second: the open one as an image, each final one as an event.
+    Bar1s,
+    /// Bars of one minute.
+    Bar1m,
+    /// Bars of five minutes.
+    Bar5m,
+    /// Bars of one hour.
+    Bar1h,
 }
 
 impl Channel {
     /// All channels, in the order of their numbers.
-    pub const ALL: [Self; 5] = [Self::Quote, Self::Index, Self::Book, Self::Trade, Self::Status];
+    pub const ALL: [Self; 9] = [
+        Self::Quote,
+        Self::Index,
+        Self::Book,
+        Self::Trade,
+        Self::Status,
+        Self::Bar1s,
+        Self::Bar1m,
+        Self::Bar5m,
+        Self::Bar1h,
+    ];
 
     /// The name on the wire.
     pub const fn name(self) -> &'static str {
@@ -68,6 +86,21 @@ impl Channel {
             Self::Book => "book",
             Self::Trade => "trade",
             Self::Status => "status",
+            Self::Bar1s => "bar_1s",
+            Self::Bar1m => "bar_1m",
+            Self::Bar5m => "bar_5m",
+            Self::Bar1h => "bar_1h",
+        }
+    }
+
+    /// The length of a bar in nanoseconds; `None` for what is no bar.
+    pub const fn bar_ns(self) -> Option<i64> {
+        match self {
+            Self::Bar1s => Some(1_000_000_000),
+            Self::Bar1m => Some(60_000_000_000),
+            Self::Bar5m => Some(300_000_000_000),
+            Self::Bar1h => Some(3_600_000_000_000),
+            _ => None,
         }
     }
 
@@ -81,7 +114,7 @@ impl Channel {
         match self {
             Self::Quote => &quote::FIELDS,
             Self::Index => &index::FIELDS,
-            Self::Book | Self::Trade | Self::Status => &[],
+            _ => &[],
         }
     }
 }
@@ -289,6 +322,56 @@ pub struct Level {
     pub reset: bool,
 }
 
+/// A bar. The four prices share one scale, so that a bar is as small as other updates; see [`Bar::new`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bar {
+    /// Its first moment.
+    pub start: Time,
+    /// Traded in it.
+    pub volume: Decimal,
+    /// How many trades.
+    pub trades: u32,
+    /// One of the bar channels.
+    pub channel: Channel,
+    /// Nothing more will be added.
+    pub is_final: bool,
+    /// It does not cover its whole time: the gateway began to look after its start, or lost trades in it.
+    pub is_partial: bool,
+    scale: u8,
+    /// Open, high, low, close as mantissas of `scale`.
+    prices: [i64; 4],
+}
+
+impl Bar {
+    /// An open, whole bar. `None` when the four prices need more than 63 bits at their common scale: no venue's do.
+    pub fn new(
+        channel: Channel,
+        start: Time,
+        [open, high, low, close]: [Decimal; 4],
+        volume: Decimal,
+        trades: u32,
+    ) -> Option<Self> {
+        let scale = [open, high, low, close].iter().map(Decimal::scale).max()?;
+        let mantissa = |price: Decimal| {
+            let factor = 10i128.checked_pow(scale - price.scale())?;
+            i64::try_from(price.mantissa().checked_mul(factor)?).ok()
+        };
+        let prices = [mantissa(open)?, mantissa(high)?, mantissa(low)?, mantissa(close)?];
+        let (is_final, is_partial, scale) = (false, false, scale as u8);
+        Some(Self { start, volume, trades, channel, is_final, is_partial, scale, prices })
+    }
+
+    /// Open, high, low and close.
+    pub fn prices(&self) -> [Decimal; 4] {
+        self.prices.map(|mantissa| Decimal::new(mantissa, u32::from(self.scale)))
+    }
+
+    /// The first moment after it.
+    pub fn end(&self) -> Time {
+        Time(self.start.0 + self.channel.bar_ns().unwrap_or_default())
+    }
+}
+
 /// What an update says.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Body {
@@ -309,6 +392,8 @@ pub enum Body {
     Trade(Trade),
     /// A change of one level of the book.
     Level(Level),
+    /// A bar that the venue made itself: it replaces the one of the same channel and start.
+    Bar(Bar),
     /// The symbol's trading phase changed.
     Phase(Phase),
     /// The venue halted the symbol (true) or let it go on (false).
@@ -379,6 +464,16 @@ mod tests {
         assert_eq!(index::FIELDS[index::FLOORS as usize].name, "floors");
         assert_eq!(quote::FIELDS[STATE as usize].name, "state");
         assert_eq!(index::FIELDS[PHASE as usize].name, "phase");
+    }
+
+    #[test]
+    fn a_bar_keeps_its_prices_exactly() {
+        let prices = [Decimal::new(6_168_599, 2), Decimal::from(61_700), Decimal::from(616), Decimal::ONE];
+        let bar = Bar::new(Channel::Bar1m, Time(60), prices, Decimal::TEN, 3).expect("small enough");
+        assert_eq!(bar.prices(), prices);
+        assert_eq!(bar.end(), Time(60_000_000_060));
+        let huge = [Decimal::MAX; 4];
+        assert_eq!(Bar::new(Channel::Bar1m, Time(0), huge, Decimal::ONE, 1), None);
     }
 
     #[test]

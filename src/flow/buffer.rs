@@ -136,7 +136,7 @@ fn drop_overwritten(queue: &mut Vec<Update>) {
                 fields.remove(&(symbol, Channel::Quote));
                 fields.remove(&(symbol, Channel::Index));
             }
-            Body::Phase(_) | Body::Halt(_) => {}
+            Body::Bar(_) | Body::Phase(_) | Body::Halt(_) => {}
         }
     }
     let mut at = 0;

@@ -7,6 +7,7 @@
 
 pub mod images;
 pub mod log;
+pub mod bars;
 pub mod cut;
 pub mod hub;
 pub mod replica;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tickgate_feeds::market::{FeedId, State, Symbol, Update};
+use tickgate_feeds::market::{FeedId, State, Update};
 use tickgate_feeds::symbols::Symbols;
 
 use crate::base::limits::Limits;
@@ -16,6 +16,7 @@ use crate::flow::buffer::{self, Buffer};
 use crate::flow::conflation::Rev;
 use crate::flow::conflation::cut::Cut;
 use crate::flow::conflation::hub::{self, Hub};
+use crate::flow::dispatch::topic::Topic;
 
 /// Wakes a sleeping shard.
 pub type Waker = Box<dyn Fn() + Send + Sync>;
@@ -80,12 +81,12 @@ impl Ingest {
         &self.symbols
     }
 
-    /// Everything that changed after `since`, what waits in the queue included. `books` are symbols whose book the asker
-    /// wants from now on, with the depth.
-    pub fn pull(&self, since: Rev, books: &[(Symbol, u16)]) -> Arc<Cut> {
+    /// Everything that changed after `since`, what waits in the queue included. `wants` are topics made only for those
+    /// who ask, with the depth of books.
+    pub fn pull(&self, since: Rev, wants: &[(Topic, u16)]) -> Arc<Cut> {
         self.with_hub(|hub| {
-            for &(symbol, depth) in books {
-                hub.want_book(symbol, depth);
+            for &(topic, depth) in wants {
+                hub.want(topic.channel, topic.symbol, depth);
             }
             hub.cut(since)
         })

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slab::Slab;
-use tickgate_feeds::market::Symbol;
 
 use crate::base::clock::Now;
 use crate::base::histogram::Latency;
@@ -21,6 +20,7 @@ use crate::base::limits::{Limits, SLICE_WRITES};
 use crate::base::reason::Reason;
 use crate::flow::conflation::replica::Replica;
 use crate::flow::dispatch::streams::{SessionKey, StreamKey, Streams};
+use crate::flow::dispatch::topic::Topic;
 use crate::flow::frame::answer::Answer;
 use crate::flow::frame::batch::Batch;
 use crate::flow::frame::command::Request;
@@ -167,8 +167,8 @@ pub struct Shard<I: Io> {
     doomed: Vec<(SessionKey, Reason)>,
     /// Clients that can be paid now.
     debtors: VecDeque<(SessionKey, StreamKey)>,
-    /// Books that somebody here has begun to want.
-    books: Vec<(Symbol, u16)>,
+    /// Books (with their depth) and bars that somebody here has begun to want.
+    wants: Vec<(Topic, u16)>,
     keepalive: keepalive::Wheel,
     slice: Slice,
     cut_ns: u64,
@@ -198,7 +198,7 @@ impl<I: Io> Shard<I> {
             requests: Vec::new(),
             doomed: Vec::new(),
             debtors: VecDeque::new(),
-            books: Vec::new(),
+            wants: Vec::new(),
             keepalive: keepalive::Wheel::new(limits.heartbeat),
             slice: Slice::default(),
             cut_ns: 0,
@@ -300,12 +300,12 @@ impl<I: Io> Shard<I> {
     /// Takes what changed into the replica, and finds out who wants it.
     fn pull(&mut self) {
         let since = self.encoder.replica.rev;
-        if self.books.is_empty() && !self.ingest.has_news(since) && self.knows_all_symbols() {
+        if self.wants.is_empty() && !self.ingest.has_news(since) && self.knows_all_symbols() {
             self.encoder.begin_turn();
             return;
         }
-        let cut = self.ingest.pull(since, &self.books);
-        self.books.clear();
+        let cut = self.ingest.pull(since, &self.wants);
+        self.wants.clear();
         self.cut_ns = self.now.mono_ns;
         self.encoder.replica.apply(&cut);
         self.encoder.begin_turn();
@@ -321,6 +321,7 @@ impl<I: Io> Shard<I> {
             let symbols = cut.changed.iter().map(|changed| changed.symbol);
             let symbols = symbols.chain(cut.events.iter().map(|event| event.symbol));
             let symbols = symbols.chain(cut.books.iter().filter_map(|book| book.symbol));
+            let symbols = symbols.chain(cut.bars.iter().map(|bar| bar.symbol));
             for symbol in symbols {
                 self.streams.mark(symbol);
             }

@@ -28,6 +28,7 @@ pub struct Seen {
     pub heartbeats: u64,
     pub events: u64,
     pub books: u64,
+    pub bars: u64,
 }
 
 impl Seen {
@@ -41,6 +42,7 @@ impl Seen {
         self.heartbeats += other.heartbeats;
         self.events += other.events;
         self.books += other.books;
+        self.bars += other.bars;
     }
 }
 
@@ -100,8 +102,19 @@ struct Gap {
     to: u64,
 }
 
-const TOPICS: [&str; 9] =
-    ["*", "@THIRD", "A*", "A00", "B01", "trade:*", "trade:A02", "book:A00", "trade:@THIRD"];
+const TOPICS: [&str; 11] = [
+    "*",
+    "@THIRD",
+    "A*",
+    "A00",
+    "B01",
+    "trade:*",
+    "trade:A02",
+    "book:A00",
+    "trade:@THIRD",
+    "status:*",
+    "bar_1s:*",
+];
 const RATES: [f64; 4] = [2.0, 5.0, 10.0, 50.0];
 
 impl Client {
@@ -320,6 +333,13 @@ impl Client {
 }
 
 impl Stream {
+    /// Events of a lossless topic come without holes.
+    fn next_event(&mut self, topic: String, q: u64) {
+        let held = self.q.entry(topic).or_insert(q - 1);
+        assert_eq!(q, *held + 1, "the next event");
+        *held = q;
+    }
+
     fn apply(
         &mut self,
         row: &BTreeMap<String, Box<RawValue>>,
@@ -339,7 +359,20 @@ impl Stream {
                 assert!(if self.every { q == *held + 1 } else { q >= *held }, "{name}: {q} after {held}");
                 *held = q;
             }
-            Some("status") => {}
+            Some("status") => {
+                seen.events += 1;
+                self.next_event(format!("status:{name}"), q);
+            }
+            Some(bar) if bar.starts_with("bar_") => {
+                let topic = format!("{bar}:{name}");
+                if text("final").as_deref() == Some("true") {
+                    seen.bars += 1;
+                    self.next_event(topic, q);
+                } else {
+                    let held = self.q.get(&topic).copied();
+                    assert!(held.is_none_or(|held| q > held), "{topic}: open bar {q} after final {held:?}");
+                }
+            }
             Some("book") => {
                 seen.books += 1;
                 let held = self.books.insert(name, rev);

@@ -6,6 +6,7 @@ use rust_decimal::Decimal;
 use tickgate_feeds::market::{Symbol, Time};
 
 use super::Rev;
+use super::bars::OpenBar;
 use super::log::{Event, Lost};
 
 /// What changed after `since`, up to and with `rev`.
@@ -29,6 +30,8 @@ pub struct Cut {
     pub lost: Vec<Lost>,
     /// Books that changed or that the asker wants deeper.
     pub books: Vec<BookTop>,
+    /// Open bars that changed.
+    pub bars: Vec<OpenBar>,
 }
 
 /// One changed image.

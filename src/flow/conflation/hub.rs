@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tickgate_feeds::book::Book;
-use tickgate_feeds::market::{Body, Channel, FeedId, PHASE, Phase, STATE, State, Symbol, Update};
+use tickgate_feeds::market::{Body, Channel, FeedId, PHASE, Phase, STATE, State, Symbol, Time, Update};
 use tickgate_feeds::symbols::Symbols;
 
 use super::Rev;
+use super::bars::{Bars, Final};
 use super::cut::{BookTop, Changed, Cut, Levels};
 use super::images::Images;
 use super::log::{Event, Log, What};
@@ -58,6 +59,8 @@ pub struct Hub {
     feeds: Vec<State>,
     log: Log,
     books: BTreeMap<Symbol, BookState>,
+    bars: Bars,
+    finals: Vec<Final>,
     last_cut: Arc<Cut>,
     stats: Stats,
 }
@@ -74,6 +77,8 @@ impl Hub {
             feeds: Vec::new(),
             log: Log::new(log_events_max),
             books: BTreeMap::new(),
+            bars: Bars::default(),
+            finals: Vec::new(),
             last_cut: Arc::default(),
             stats: Stats::default(),
         }
@@ -100,10 +105,12 @@ impl Hub {
             if update.symbol.index() >= self.images.len() {
                 self.list_new();
             }
+            self.close_bars(update);
             let rev = self.rev + 1;
             if self.apply_one(update, rev) {
                 self.rev = rev;
                 self.stats.changes += 1;
+                self.log_finals(update.time, update.arrival_ns); // a venue's own final bar
             } else {
                 self.stats.repeats += 1;
             }
@@ -138,6 +145,10 @@ impl Hub {
             return;
         }
         self.feeds[at] = state;
+        if state == State::Closed {
+            self.bars.close_due(feed, Time(i64::MAX), &mut self.finals);
+            self.log_finals(Time(0), 0);
+        }
         for index in 0..self.standings.len() {
             if self.standings[index].feed == feed {
                 let symbol = Symbol::at(index as u32);
@@ -156,8 +167,18 @@ impl Hub {
         self.feeds.get(usize::from(feed.0)).copied().unwrap_or(State::Live)
     }
 
-    /// From now on cuts hold at least `depth` levels of this symbol's book.
-    pub fn want_book(&mut self, symbol: Symbol, depth: u16) {
+    /// From now on cuts hold what is made only for those who ask: at least `depth` levels of a book, and bars.
+    pub fn want(&mut self, channel: Channel, symbol: Symbol, depth: u16) {
+        self.list_new();
+        let Some(standing) = self.standings.get(symbol.index()) else { return };
+        if channel == Channel::Book {
+            self.want_book(symbol, depth);
+        } else if channel.bar_ns().is_some() {
+            self.bars.want(symbol, channel, standing.feed);
+        }
+    }
+
+    fn want_book(&mut self, symbol: Symbol, depth: u16) {
         let book = self.books.entry(symbol).or_default();
         if book.wanted < depth {
             book.wanted = depth;
@@ -221,6 +242,7 @@ impl Hub {
                 values_at,
             });
         }
+        cut.bars.extend(self.bars.changed_since(since));
         cut.events.extend(self.log.since(since).copied());
         cut.lost = self.log.lost_since(since);
         for (symbol, book) in &mut self.books {
@@ -249,6 +271,7 @@ impl Hub {
             }
             Body::Trade(trade) => {
                 self.log_event(update, rev, 1, What::Trade(*trade));
+                self.bars.add(symbol, trade, update.time, update.arrival_ns, rev);
                 let changed = self.has_data(symbol, rev);
                 self.touch_if(changed, update, rev);
                 true
@@ -256,6 +279,7 @@ impl Hub {
             Body::Lost(count) => {
                 let from = self.log.topic(Channel::Trade, symbol).q + 1;
                 self.stats.trades_lost += u64::from(*count);
+                self.bars.lose(symbol, rev);
                 self.log_event(
                     update,
                     rev,
@@ -274,6 +298,12 @@ impl Hub {
                 self.touch_if(changed, update, rev);
                 true
             }
+            Body::Bar(bar) => {
+                self.bars.take(symbol, *bar, update.time, update.arrival_ns, rev, &mut self.finals);
+                let changed = self.has_data(symbol, rev);
+                self.touch_if(changed, update, rev);
+                true
+            }
             Body::Phase(phase) => {
                 let changed = self.images.set(symbol, PHASE, Some(phase.decimal()), rev);
                 if changed {
@@ -288,6 +318,25 @@ impl Hub {
                 let changed = self.settle_state(symbol, rev);
                 self.touch_if(changed, update, rev)
             }
+        }
+    }
+
+    /// Closes the bars whose time is over when this update has come.
+    fn close_bars(&mut self, update: &Update) {
+        let feed = self.standings[update.symbol.index()].feed;
+        self.bars.close_due(feed, update.time, &mut self.finals);
+        if matches!(update.body, Body::Trade(_)) {
+            self.bars.close_before(update.symbol, update.time, &mut self.finals);
+        }
+        self.log_finals(update.time, update.arrival_ns);
+    }
+
+    fn log_finals(&mut self, time: Time, arrival_ns: u64) {
+        for (symbol, bar, q) in self.finals.drain(..) {
+            self.rev += 1;
+            let rev = self.rev;
+            self.bars.closed_at(symbol, bar.channel, rev);
+            self.log.append(Event { rev, q, time, arrival_ns, symbol, what: What::Bar(bar) });
         }
     }
 

@@ -3,9 +3,9 @@
 //! Bound kept here: `log_events_max` events, oldest out first. What fell out is remembered per topic as two numbers, so
 //! whoever still needed it is told exactly which numbers are missing.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-use tickgate_feeds::market::{Channel, Phase, Symbol, Time, Trade};
+use tickgate_feeds::market::{Bar, Channel, Phase, Symbol, Time, Trade};
 
 use super::Rev;
 use crate::base::reason::Reason;
@@ -32,6 +32,8 @@ pub struct Event {
 pub enum What {
     /// A trade.
     Trade(Trade),
+    /// A final bar.
+    Bar(Bar),
     /// The phase is now this one.
     Phase(Phase),
     /// The numbers `from` to the event's `q` of this topic are lost.
@@ -50,6 +52,7 @@ impl Event {
     pub fn channel(&self) -> Channel {
         match self.what {
             What::Trade(_) => Channel::Trade,
+            What::Bar(bar) => bar.channel,
             What::Phase(_) => Channel::Status,
             What::Gap { channel, .. } => channel,
         }
@@ -71,6 +74,8 @@ pub struct Topic {
     newest: u64,
 }
 
+const NO_BARS: Topic = Topic { q: 0, rev: 0, gone_q: 0, gone_rev: 0, newest: 0 };
+
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     event: Event,
@@ -86,6 +91,8 @@ pub struct Log {
     first: u64,
     trades: Vec<Topic>,
     statuses: Vec<Topic>,
+    /// Only those that have had a bar.
+    bars: BTreeMap<(Channel, Symbol), Topic>,
     /// Revision of the last event that fell out or never came.
     gone_rev: Rev,
     events_max: usize,
@@ -99,6 +106,7 @@ impl Log {
             first: 0,
             trades: Vec::new(),
             statuses: Vec::new(),
+            bars: BTreeMap::new(),
             gone_rev: 0,
             events_max,
         }
@@ -113,15 +121,17 @@ impl Log {
     /// What is known of an event topic.
     pub fn topic(&self, channel: Channel, symbol: Symbol) -> &Topic {
         match channel {
+            Channel::Trade => &self.trades[symbol.index()],
             Channel::Status => &self.statuses[symbol.index()],
-            _ => &self.trades[symbol.index()],
+            bars => self.bars.get(&(bars, symbol)).unwrap_or(&NO_BARS),
         }
     }
 
     fn topic_mut(&mut self, channel: Channel, symbol: Symbol) -> &mut Topic {
         match channel {
+            Channel::Trade => &mut self.trades[symbol.index()],
             Channel::Status => &mut self.statuses[symbol.index()],
-            _ => &mut self.trades[symbol.index()],
+            bars => self.bars.entry((bars, symbol)).or_default(),
         }
     }
 
@@ -191,6 +201,13 @@ impl Log {
         };
         let mut lost = of(Channel::Trade, &self.trades);
         lost.extend(of(Channel::Status, &self.statuses));
+        let bars = self.bars.iter().filter(|(_, topic)| topic.gone_rev > since);
+        lost.extend(bars.map(|(&(channel, symbol), t)| Lost {
+            channel,
+            symbol,
+            q: t.gone_q,
+            rev: t.gone_rev,
+        }));
         lost
     }
 }

@@ -9,6 +9,7 @@ use tickgate_feeds::market::{Channel, Symbol};
 use tickgate_feeds::symbols::Symbols;
 
 use super::Rev;
+use super::bars::OpenBar;
 use super::cut::{BookTop, Cut};
 use super::images::Images;
 use super::log::Log;
@@ -25,6 +26,7 @@ pub struct Replica {
     symbols: Arc<Symbols>,
     names: Vec<Arc<str>>,
     books: HashMap<Symbol, BookTop>,
+    bars: HashMap<(Channel, Symbol), OpenBar>,
 }
 
 impl Replica {
@@ -37,6 +39,7 @@ impl Replica {
             symbols,
             names: Vec::new(),
             books: HashMap::new(),
+            bars: HashMap::new(),
         }
     }
 
@@ -72,6 +75,9 @@ impl Replica {
                 self.books.insert(symbol, book.clone());
             }
         }
+        for open in &cut.bars {
+            self.bars.insert((open.channel, open.symbol), *open);
+        }
         self.rev = cut.rev;
     }
 
@@ -95,12 +101,18 @@ impl Replica {
         self.books.get(&symbol)
     }
 
+    /// The topic's open bar, if it ever had one.
+    pub fn bar(&self, channel: Channel, symbol: Symbol) -> Option<&OpenBar> {
+        self.bars.get(&(channel, symbol))
+    }
+
     /// The revision of a topic's last change.
     pub fn topic_rev(&self, channel: Channel, symbol: Symbol) -> Rev {
         match channel {
             Channel::Quote | Channel::Index => self.images.head(symbol).rev,
             Channel::Book => self.books.get(&symbol).map_or(0, |book| book.rev),
             Channel::Trade | Channel::Status => self.log.topic(channel, symbol).rev,
+            bars => self.bars.get(&(bars, symbol)).map_or(0, |open| open.rev),
         }
     }
 }

@@ -14,7 +14,7 @@ use tickgate_feeds::market::{Channel, Symbol};
 use tickgate_feeds::symbols::Symbols;
 
 use super::topic::Topic;
-use super::wish::{Rate, Wish};
+use super::wish::{Mode, Rate, Wish};
 use crate::base::limits::{PHASE_WRITES, PHASES_MAX};
 use crate::flow::conflation::Rev;
 
@@ -95,9 +95,10 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// The event topics of the selection.
+    /// The topics of which every event is given: status and final bars always, trades where the mode says so.
     pub fn events(&self) -> &[Topic] {
-        &self.selection[self.selection.partition_point(|topic| topic.channel < Channel::Trade)..]
+        let first = if self.wish.mode == Mode::Every { Channel::Trade } else { Channel::Status };
+        &self.selection[self.selection.partition_point(|topic| topic.channel < first)..]
     }
 
     /// When a topic came to the stream, if that was after its beginning.
@@ -414,7 +415,7 @@ fn register(interest: &mut Vec<Vec<StreamKey>>, symbol: Symbol, key: StreamKey) 
 mod tests {
     use super::*;
     use crate::flow::dispatch::topic::TopicName;
-    use crate::flow::dispatch::wish::{Fields, Mode};
+    use crate::flow::dispatch::wish::Fields;
 
     fn wish(topic: &str, rate: Option<f64>) -> Wish {
         Wish {

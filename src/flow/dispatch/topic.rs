@@ -95,8 +95,8 @@ impl TopicName {
         let channel = self.channel.unwrap_or(own);
         let exists = match channel {
             Channel::Quote | Channel::Index => channel == own,
-            Channel::Book | Channel::Trade => own == Channel::Quote,
             Channel::Status => true,
+            _ => own == Channel::Quote,
         };
         exists.then_some(Topic { channel, symbol })
     }

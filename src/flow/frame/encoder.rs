@@ -6,7 +6,7 @@
 use tickgate_feeds::market::{Channel, Symbol};
 
 use super::batch::{Batch, Head};
-use super::row::{Rows, Shape, encode_book, encode_event, push_gap, push_topic};
+use super::row::{Rows, Shape, encode_bar, encode_book, encode_event, push_gap, push_topic};
 use crate::base::clock::Now;
 use crate::base::reason::Reason;
 use crate::flow::conflation::Rev;
@@ -154,17 +154,35 @@ impl Encoder {
         if debt.cursor as usize > topics.len() {
             debt.cursor = 0; // the selection changed under a payment: begin again, repeats do no harm
         }
-        while let Some(&topic) = topics.get(debt.cursor as usize) {
+        let bars_at = topics.partition_point(|topic| topic.channel <= Channel::Status) as u32;
+        if !self.push_rows(stream, topics, bars_at, debt, batch) {
+            return false;
+        }
+        if stream.events().is_empty() {
+            debt.events = events_target;
+        } else if !self.push_events(stream, debt, events_target, batch) {
+            return false;
+        }
+        // A final bar stands before the bar that was opened after it.
+        self.push_rows(stream, topics, topics.len() as u32, debt, batch)
+    }
+
+    fn push_rows(
+        &mut self,
+        stream: &Stream,
+        topics: &[Topic],
+        end: u32,
+        debt: &mut Debt,
+        batch: &mut Batch,
+    ) -> bool {
+        while debt.cursor < end {
+            let topic = topics[debt.cursor as usize];
             if batch.is_full(self.row_bytes(stream, topic)) {
                 return false;
             }
             self.push_topic_row(stream, topic, debt, batch);
             debt.cursor += 1;
         }
-        if stream.wish.mode == Mode::Every && !stream.events().is_empty() {
-            return self.push_events(stream, debt, events_target, batch);
-        }
-        debt.events = events_target;
         true
     }
 
@@ -194,8 +212,9 @@ impl Encoder {
                 encode_book(out, &replica.images, name, book, wish.depth, wish.strings);
                 book.arrival_ns
             }
-            Channel::Trade | Channel::Status if wish.mode == Mode::Every => return,
-            Channel::Trade | Channel::Status => {
+            Channel::Trade if wish.mode == Mode::Every => return,
+            Channel::Status => return,
+            Channel::Trade => {
                 let mut events = replica.log.topic_since(topic.channel, symbol, 0);
                 let Some(last) = events.find(|event| !matches!(event.what, What::Gap { .. })) else { return };
                 if last.rev <= held {
@@ -203,6 +222,12 @@ impl Encoder {
                 }
                 encode_event(out, name, last, wish.strings);
                 last.arrival_ns
+            }
+            _ => {
+                let Some(open) = replica.bar(topic.channel, symbol) else { return };
+                let Some(bar) = &open.bar else { return };
+                encode_bar(out, name, open, bar, wish.strings);
+                open.arrival_ns
             }
         };
         if out.len() > before {
@@ -304,11 +329,7 @@ impl Encoder {
             push_topic(&mut name, topic.channel, self.replica.name(topic.symbol));
             (String::from_utf8_lossy(&name).into_owned(), self.q_at(*topic, stream.rev))
         };
-        if stream.wish.mode == Mode::Every {
-            stream.events().iter().map(of).collect()
-        } else {
-            Default::default()
-        }
+        stream.events().iter().map(of).collect()
     }
 
     /// Whether the symbol is known here yet.

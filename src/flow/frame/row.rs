@@ -4,10 +4,11 @@
 //! Bound kept here: the turn's arena is emptied at every turn; one slot per symbol and number format.
 
 use rust_decimal::Decimal;
-use tickgate_feeds::market::{Channel, Kind, STATE, Side, State, Symbol, Time, TradeKind};
+use tickgate_feeds::market::{Bar, Channel, Kind, STATE, Side, State, Symbol, Time, TradeKind};
 
 use super::number::{push_decimal, push_i64, push_u64};
 use crate::flow::conflation::Rev;
+use crate::flow::conflation::bars::OpenBar;
 use crate::flow::conflation::cut::BookTop;
 use crate::flow::conflation::images::Images;
 use crate::flow::conflation::log::{Event, What};
@@ -154,6 +155,7 @@ pub fn encode_event(out: &mut Vec<u8>, name: &str, event: &Event, strings: bool)
                 }
             }
         }
+        What::Bar(bar) => push_bar(out, bar, strings),
         What::Phase(phase) => {
             out.extend_from_slice(b",\"phase\":\"");
             out.extend_from_slice(phase.name().as_bytes());
@@ -162,6 +164,35 @@ pub fn encode_event(out: &mut Vec<u8>, name: &str, event: &Event, strings: bool)
         What::Gap { .. } => {}
     }
     out.push(b'}');
+}
+
+/// Appends the row of a bar that is still open: always whole.
+pub fn encode_bar(out: &mut Vec<u8>, name: &str, open: &OpenBar, bar: &Bar, strings: bool) {
+    push_key(out, name, Some(open.channel), open.rev, open.q, open.time);
+    push_bar(out, bar, strings);
+    out.push(b'}');
+}
+
+fn push_bar(out: &mut Vec<u8>, bar: &Bar, strings: bool) {
+    out.extend_from_slice(b",\"full\":true,\"start_us\":");
+    push_i64(out, bar.start.us());
+    let [open, high, low, close] = bar.prices();
+    for (key, value) in [
+        (&b",\"open\":"[..], open),
+        (b",\"high\":", high),
+        (b",\"low\":", low),
+        (b",\"close\":", close),
+        (b",\"volume\":", bar.volume),
+    ] {
+        out.extend_from_slice(key);
+        push_value(out, Some(value), Kind::Decimal, strings);
+    }
+    out.extend_from_slice(b",\"trades\":");
+    push_u64(out, u64::from(bar.trades));
+    out.extend_from_slice(if bar.is_final { b",\"final\":true" } else { b",\"final\":false" });
+    if bar.is_partial {
+        out.extend_from_slice(b",\"partial\":true");
+    }
 }
 
 /// Appends `{"topic":..,"from":..,"to":..,"reason":..},`; `from` is `None` for "the next you expect".

@@ -85,8 +85,10 @@ impl<I: Io> Shard<I> {
         };
         let session = &self.sessions[key as usize];
         let twice = session.subs.iter().any(|sub| *self.streams.get(sub.place.stream).wish == wish);
-        let books = selection.iter().filter(|topic| topic.channel == Channel::Book);
-        self.books.extend(books.map(|topic| (topic.symbol, wish.depth)));
+        let made = selection
+            .iter()
+            .filter(|topic| topic.channel == Channel::Book || topic.channel.bar_ns().is_some());
+        self.wants.extend(made.map(|topic| (*topic, wish.depth)));
         let (rev, now_ns) = (self.encoder.replica.rev, self.now.mono_ns);
         let place = self.streams.join(wish, selection, key, !twice, rev, now_ns);
         let stream = self.streams.get_mut(place.stream);

@@ -115,7 +115,7 @@ impl Board {
                     self.check_index();
                 }
             }
-            Body::Halt(_) | Body::Lost(_) => panic!("{}: {update:?}", self.label),
+            Body::Bar(_) | Body::Halt(_) | Body::Lost(_) => panic!("{}: {update:?}", self.label),
         }
     }
 
