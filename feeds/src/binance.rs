@@ -110,6 +110,10 @@ impl Binance {
             Message::Trade(trade) => self.trade(&trade, arrival, out),
             Message::Ticker(ticker) => self.ticker(&ticker, arrival, out),
             Message::Day(day) => self.day(&day, arrival, out),
+            Message::Kline(kline) => {
+                let Some(known) = self.instruments.named(kline.symbol) else { return Ok(()) };
+                out.push(Update::new(known.symbol, kline.time.unwrap_or(arrival), Body::Bar(kline.bar)));
+            }
             Message::Depth(depth) => self.depth(&depth, arrival, out),
             Message::Snapshot(snapshot) => return self.book(None, snapshot, arrival, out),
             Message::Unknown => self.skipped.unknown += 1,

@@ -8,7 +8,7 @@ use simd_json::Node;
 use super::Market;
 use super::fields::Fields;
 use crate::feed::DecodeError;
-use crate::market::{Level, Side, Time};
+use crate::market::{Bar, Channel, Level, Side, Time};
 
 /// One message; texts are borrowed from the raw bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,6 +16,7 @@ pub(super) enum Message<'a> {
     Trade(Trade<'a>),
     Ticker(Ticker<'a>),
     Day(Day<'a>),
+    Kline(Kline<'a>),
     /// A change of the book; its levels were appended to the list given along.
     Depth(Depth<'a>),
     /// A whole book, likewise; it names no symbol.
@@ -59,6 +60,14 @@ pub(super) struct Day<'a> {
     pub(super) low: Decimal,
     pub(super) volume: Decimal,
     pub(super) turnover: Decimal,
+    pub(super) time: Option<Time>,
+}
+
+/// A bar of the venue's own making.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Kline<'a> {
+    pub(super) symbol: &'a str,
+    pub(super) bar: Bar,
     pub(super) time: Option<Time>,
 }
 
@@ -113,6 +122,7 @@ fn event<'a>(
         Some("aggTrade") => trade(&fields.named("aggTrade"), "a"),
         Some("bookTicker") => ticker(&fields.named("bookTicker")),
         Some("24hrMiniTicker") => day(&fields.named("24hrMiniTicker")),
+        Some("kline") => kline(&fields.named("kline")),
         Some("depthUpdate") => depth(&fields.named("depthUpdate"), market, levels),
         Some(_) => Ok(Message::Unknown),
         // The spot market's bookTicker is the one event that does not say what it is.
@@ -161,6 +171,26 @@ fn day<'a>(fields: &Fields<'_, 'a>) -> Result<Message<'a>, DecodeError> {
         turnover: fields.decimal("q")?,
         time: fields.time()?,
     }))
+}
+
+/// A bar of an interval that has no channel here is unknown, not wrong.
+fn kline<'a>(fields: &Fields<'_, 'a>) -> Result<Message<'a>, DecodeError> {
+    let missing = || DecodeError("binance kline: expected an object in k".to_owned());
+    let bar = fields.nodes("k").and_then(Fields::read).ok_or_else(missing)?.named("kline");
+    let channel = match bar.text("i")? {
+        "1s" => Channel::Bar1s,
+        "1m" => Channel::Bar1m,
+        "5m" => Channel::Bar5m,
+        "1h" => Channel::Bar1h,
+        _ => return Ok(Message::Unknown),
+    };
+    let start = Time::from_ms(i64::try_from(bar.number("t")?).unwrap_or(i64::MAX));
+    let prices = [bar.decimal("o")?, bar.decimal("h")?, bar.decimal("l")?, bar.decimal("c")?];
+    let trades = u32::try_from(bar.number("n")?).unwrap_or(u32::MAX);
+    let too_long = || DecodeError("binance kline: expected prices of at most 63 bits".to_owned());
+    let mut made = Bar::new(channel, start, prices, bar.decimal("v")?, trades).ok_or_else(too_long)?;
+    made.is_final = bar.flag("x")?;
+    Ok(Message::Kline(Kline { symbol: fields.text("s")?, bar: made, time: fields.time()? }))
 }
 
 fn depth<'a>(

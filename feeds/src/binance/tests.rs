@@ -158,13 +158,22 @@ fn names_take_the_prefix_and_the_table_may_refuse_them() {
 }
 
 #[test]
+fn a_kline_is_a_bar() {
+    const KLINE: &str = r#"{"e":"kline","E":1672515782136,"s":"BNBBTC","k":{"t":1672515780000,"T":1672515839999,"s":"BNBBTC","i":"1m","o":"0.0010","c":"0.0020","h":"0.0025","l":"0.0015","v":"1000","n":100,"x":true}}"#;
+    let updates = case(Market::Spot).say(KLINE);
+    let [Update { body: Body::Bar(bar), .. }] = updates[..] else { panic!("one bar: {updates:?}") };
+    assert_eq!(bar.prices().map(|price| price.to_string()), ["0.0010", "0.0025", "0.0015", "0.0020"]);
+    assert_eq!((bar.start, bar.trades, bar.is_final), (Time::from_ms(1_672_515_780_000), 100, true));
+}
+
+#[test]
 fn answers_and_unknown_kinds_are_counted() {
     let mut case = case(Market::Spot);
     let unknown = [
         r#"{"result":null,"id":1}"#,
         r#"{"result":["btcusdt@trade"],"id":3}"#,
         r#"{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1}}"#,
-        r#"{"stream":"btcusdt@kline_1m","data":{"e":"kline","E":1,"s":"BTCUSDT","k":{"t":1,"a":[{}]}}}"#,
+        r#"{"stream":"btcusdt@kline_1m","data":{"e":"kline","E":1,"s":"BTCUSDT","k":{"t":1,"i":"3d","a":[{}]}}}"#,
         r#"{"stream":"btcusdt@depth5","data":{"lastUpdateId":1,"bids":[],"asks":[]}}"#,
         r#"{"stream":"!miniTicker@arr","data":[{"e":"24hrMiniTicker"}]}"#,
         "{}",
