@@ -41,6 +41,8 @@ pub enum Answer<'a> {
         topics: usize,
         q: std::collections::BTreeMap<String, u64>,
         rejected: Vec<Rejected>,
+        /// "reset" for a client that would resume: this version begins with a whole picture.
+        recovered: Option<&'static str>,
     },
     Unsubscribed {
         #[serde(skip_serializing_if = "Option::is_none")]

@@ -49,6 +49,8 @@ pub struct Subscribe {
     pub depth: u16,
     /// Decimals as JSON strings.
     pub strings: bool,
+    /// It holds a picture from before and would go on from there.
+    pub resumes: bool,
 }
 
 /// A command with the client's id for the answer.
@@ -135,8 +137,8 @@ fn command(mut object: Map<String, Value>, limits: &Limits) -> Result<Command, M
     }
 }
 
-const SUBSCRIBE_KEYS: [&str; 10] =
-    ["sub", "topics", "topic", "mode", "rate", "fields", "delta", "snapshot", "depth", "decimals"];
+const SUBSCRIBE_KEYS: [&str; 11] =
+    ["sub", "topics", "topic", "mode", "rate", "fields", "delta", "snapshot", "depth", "decimals", "since"];
 
 fn subscribe(object: &mut Map<String, Value>, limits: &Limits) -> Result<Subscribe, Mistake> {
     let topics = match (object.remove("topics"), object.remove("topic")) {
@@ -172,6 +174,7 @@ fn subscribe(object: &mut Map<String, Value>, limits: &Limits) -> Result<Subscri
         snapshot: boolean(object, "snapshot")?.unwrap_or(true),
         depth: check_depth(depth)?,
         strings: decimals_are_strings(decimals.as_deref())?,
+        resumes: resumes(object.remove("since"))?,
     })
 }
 
@@ -283,6 +286,14 @@ fn decimals_are_strings(decimals: Option<&str>) -> Result<bool, Mistake> {
         None | Some("number") => Ok(false),
         Some("string") => Ok(true),
         Some(_) => Err(mistake("decimals: expected \"number\" or \"string\"")),
+    }
+}
+
+fn resumes(since: Option<Value>) -> Result<bool, Mistake> {
+    match since {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Object(_)) => Ok(true),
+        Some(_) => Err(mistake("since: expected an object with epoch and rev")),
     }
 }
 

@@ -114,6 +114,7 @@ impl<I: Io> Shard<I> {
             topics: stream.selection.len(),
             q: self.encoder.event_numbers(stream),
             rejected,
+            recovered: asked.resumes.then_some("reset"),
         };
         let frame = answer.frame();
         self.sessions[key as usize].subs.push(Sub { name: name.into(), place });
