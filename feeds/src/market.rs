@@ -124,6 +124,8 @@ impl Channel {
 pub struct Field {
     /// Lower snake case, as in `docs/protocol.md`.
     pub name: &'static str,
+    /// The same as it stands in a row: `,"name":`.
+    pub key: &'static str,
     /// How the value is written.
     pub kind: Kind,
 }
@@ -139,8 +141,11 @@ pub enum Kind {
     Date,
 }
 
-const fn decimal(name: &'static str) -> Field {
-    Field { name, kind: Kind::Decimal }
+/// A field of this name.
+macro_rules! field {
+    ($name:literal, $kind:expr) => {
+        Field { name: $name, key: concat!(",\"", $name, "\":"), kind: $kind }
+    };
 }
 
 /// Number of the field `state` in every image channel; the gateway owns it, feeds never set it.
@@ -148,14 +153,14 @@ pub const STATE: u8 = 0;
 /// Number of the field `phase` in [`quote`] and [`index`].
 pub const PHASE: u8 = 1;
 
-const STATE_FIELD: Field = Field { name: "state", kind: Kind::Code(&State::NAMES) };
-const PHASE_FIELD: Field = Field { name: "phase", kind: Kind::Code(&Phase::NAMES) };
+const STATE_FIELD: Field = field!("state", Kind::Code(&State::NAMES));
+const PHASE_FIELD: Field = field!("phase", Kind::Code(&Phase::NAMES));
 
 macro_rules! fields {
     ($count:literal: $($constant:ident $name:literal),* $(,)?) => {
         fields!(@number 2u8; $($constant)*);
         /// Every field, in the order of their numbers.
-        pub const FIELDS: [Field; $count] = [super::STATE_FIELD, super::PHASE_FIELD, $(field($name)),*];
+        pub const FIELDS: [Field; $count] = [super::STATE_FIELD, super::PHASE_FIELD, $(field!($name, kind($name))),*];
     };
     (@number $n:expr; $constant:ident $($rest:ident)*) => {
         #[allow(missing_docs, reason = "the wire name beside it says what it is")]
@@ -167,16 +172,12 @@ macro_rules! fields {
 
 /// Field numbers of [`Channel::Quote`].
 pub mod quote {
-    use super::{Field, Kind, decimal};
+    use super::{Field, Kind};
     pub use super::{PHASE, STATE};
 
-    const fn field(name: &'static str) -> Field {
+    const fn kind(name: &str) -> Kind {
         // `trading_date` is the only field of these that is neither a number nor a code.
-        if matches!(name.as_bytes(), b"trading_date") {
-            Field { name, kind: Kind::Date }
-        } else {
-            decimal(name)
-        }
+        if matches!(name.as_bytes(), b"trading_date") { Kind::Date } else { Kind::Decimal }
     }
 
     fields! { 27:
@@ -191,11 +192,11 @@ pub mod quote {
 
 /// Field numbers of [`Channel::Index`].
 pub mod index {
-    use super::{Field, decimal};
+    use super::{Field, Kind};
     pub use super::{PHASE, STATE};
 
-    const fn field(name: &'static str) -> Field {
-        decimal(name)
+    const fn kind(_: &str) -> Kind {
+        Kind::Decimal
     }
 
     fields! { 16:

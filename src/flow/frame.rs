@@ -2,7 +2,7 @@
 //!
 //! Bound kept here: a frame's payload is at most `frame_bytes_max`; what is longer is split with `more`.
 
-pub mod number;
+pub mod text;
 pub mod websocket;
 pub mod row;
 pub mod batch;

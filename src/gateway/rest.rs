@@ -13,6 +13,7 @@ use crate::flow::dispatch::topic::{Refusal, Topic, TopicName};
 use crate::flow::frame::answer::Rejected;
 use crate::flow::frame::command::{self, Mistake, Subscribe};
 use crate::flow::frame::row::{Shape, encode_book, encode_image};
+use crate::flow::frame::text::Text;
 
 /// What the feeds of a gateway are called and whether their prices are made up; at the position of their id.
 pub type FeedNames = Vec<(String, bool)>;
@@ -58,7 +59,8 @@ pub fn snapshot(query: &str, identity: &Identity, ingest: &Ingest, now: Time) ->
 
 fn rows(topics: &[Topic], asked: &Subscribe, ingest: &Ingest) -> (u64, String) {
     let names: Vec<_> = ingest.symbols().listings_from(0).into_iter().map(|listing| listing.name).collect();
-    let mut out = vec![b'['];
+    let mut out = Text::default();
+    out.put(b"[");
     let rev = ingest.with_hub(|hub| {
         for topic in topics {
             let Some(name) = names.get(topic.symbol.index()) else { continue };
@@ -77,16 +79,16 @@ fn rows(topics: &[Topic], asked: &Subscribe, ingest: &Ingest) -> (u64, String) {
                 _ => {}
             }
             if out.len() > before {
-                out.push(b',');
+                out.put(b",");
             }
         }
         hub.rev()
     });
     if out.len() > 1 {
-        out.pop();
+        out.truncate(out.len() - 1);
     }
-    out.push(b']');
-    (rev, String::from_utf8(out).unwrap_or_default())
+    out.put(b"]");
+    (rev, String::from_utf8_lossy(out.as_bytes()).into_owned())
 }
 
 /// `/v1/symbols`: what there is to subscribe to.

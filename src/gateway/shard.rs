@@ -16,7 +16,7 @@ use slab::Slab;
 
 use crate::base::clock::Now;
 use crate::base::histogram::Latency;
-use crate::base::limits::{Limits, SLICE_WRITES};
+use crate::base::limits::Limits;
 use crate::base::reason::Reason;
 use crate::flow::conflation::replica::Replica;
 use crate::flow::dispatch::streams::{SessionKey, StreamKey, Streams};
@@ -127,22 +127,59 @@ impl Stats {
 #[derive(Debug, Default)]
 struct Slice {
     writes: usize,
-    /// When a tick entered the gateway, and to how many clients it went.
-    ticks: Vec<(u64, u64)>,
-    /// The ticks of the stream that is being flushed, and how many clients got them in this slice.
-    flushing: Vec<u64>,
-    given: u64,
-    /// Frames of finished flushes.
     frames: u64,
+    /// Ticks by their arrival, and to how many clients they went. Ticks that came together share a place, so that few
+    /// samples are recorded; two that want the same place are told apart, at the price of one sample more.
+    ticks: Vec<Tick>,
+    used: Vec<u8>,
+    spilled: Vec<Tick>,
 }
 
+#[derive(Clone, Copy, Debug, Default)]
+struct Tick {
+    arrival_ns: u64,
+    times: u64,
+}
+
+/// Places for ticks: one for each millisecond of a slot of a quarter second.
+const TICK_PLACES: usize = 256;
+
 impl Slice {
-    /// The flush is over: its ticks wait for the end of the slice with the others.
-    fn end_flush(&mut self) {
-        let given = std::mem::take(&mut self.given);
-        self.frames += given;
-        let ticks = self.flushing.drain(..).filter(|_| given > 0);
-        self.ticks.extend(ticks.map(|arrival_ns| (arrival_ns, given)));
+    /// Notes writes of frames with these ticks.
+    fn wrote(&mut self, writes: usize, frames: u64, arrivals_ns: &[u64]) {
+        self.writes += writes;
+        self.frames += frames;
+        if frames == 0 {
+            return;
+        }
+        self.ticks.resize(TICK_PLACES, Tick::default());
+        for &arrival_ns in arrivals_ns {
+            // Neighbouring milliseconds have neighbouring places.
+            let place = (arrival_ns >> 20) as usize % TICK_PLACES;
+            let tick = &mut self.ticks[place];
+            if tick.arrival_ns != arrival_ns {
+                if tick.times > 0 {
+                    self.spilled.push(*tick);
+                } else {
+                    self.used.push(place as u8);
+                }
+                *tick = Tick { arrival_ns, times: 0 };
+            }
+            tick.times += frames;
+        }
+    }
+
+    /// Hands out every tick and begins anew; returns how many frames there were.
+    fn take(&mut self, mut tick: impl FnMut(u64, u64)) -> u64 {
+        for place in self.used.drain(..) {
+            let taken = std::mem::take(&mut self.ticks[usize::from(place)]);
+            tick(taken.arrival_ns, taken.times);
+        }
+        for spilled in self.spilled.drain(..) {
+            tick(spilled.arrival_ns, spilled.times);
+        }
+        self.writes = 0;
+        std::mem::take(&mut self.frames)
     }
 }
 
@@ -159,12 +196,15 @@ pub struct Shard<I: Io> {
     sessions_ever: u64,
     streams: Streams,
     encoder: Encoder,
-    shared: Batch,
+    /// The frames of the flush under way; absent while it is.
+    shared: Option<Box<Batch>>,
     private: Batch,
     /// Read while frames were going out; they take effect between turns.
     requests: Vec<(SessionKey, Request)>,
     /// Sessions that must end, once nobody walks over them.
     doomed: Vec<(SessionKey, Reason)>,
+    /// Clients whose sockets have room again.
+    drained: Vec<SessionKey>,
     /// Clients that can be paid now.
     debtors: VecDeque<(SessionKey, StreamKey)>,
     /// Books (with their depth) and bars that somebody here has begun to want.
@@ -193,10 +233,11 @@ impl<I: Io> Shard<I> {
             sessions_ever: 0,
             streams: Streams::default(),
             encoder: Encoder::new(replica),
-            shared: Batch::new(limits.frame_bytes_max),
+            shared: Some(Box::new(Batch::new(limits.frame_bytes_max))),
             private: Batch::new(limits.frame_bytes_max),
             requests: Vec::new(),
             doomed: Vec::new(),
+            drained: Vec::new(),
             debtors: VecDeque::new(),
             wants: Vec::new(),
             keepalive: keepalive::Wheel::new(limits.heartbeat),
@@ -332,35 +373,29 @@ impl<I: Io> Shard<I> {
         self.encoder.replica.len() == self.ingest.symbols().len()
     }
 
-    /// Counts a write; after a slice of them looks at the sockets, so that no client waits for all the others.
-    fn count_write(&mut self, io: &mut I) {
-        self.slice.writes += 1;
-        if self.slice.writes == SLICE_WRITES {
-            self.end_slice(io);
-            self.look_at_sockets(io, Some(Duration::ZERO));
-        }
-    }
-
     /// Reads the clock once for all writes of the slice and records how old their ticks were.
     fn end_slice(&mut self, io: &mut I) {
+        if self.slice.writes == 0 {
+            return;
+        }
         self.now = io.now();
         let (now_ns, stats) = (self.now.mono_ns, &mut self.stats);
-        let mut tick = |arrival_ns: u64, times| {
-            if arrival_ns > 0 && times > 0 {
+        let frames = self.slice.take(|arrival_ns, times| {
+            if arrival_ns > 0 {
                 stats.arrival_to_written.record(now_ns.saturating_sub(arrival_ns), times);
             }
-        };
-        self.slice.ticks.drain(..).for_each(|(arrival_ns, times)| tick(arrival_ns, times));
-        self.slice.flushing.iter().for_each(|&arrival_ns| tick(arrival_ns, self.slice.given));
-        let frames = self.slice.frames + self.slice.given;
+        });
         if frames > 0 {
             stats.cut_to_written.record(now_ns.saturating_sub(self.cut_ns), frames);
         }
-        (self.slice.writes, self.slice.given, self.slice.frames) = (0, 0, 0);
     }
 
     fn next_wait(&self) -> Option<Duration> {
-        if !self.debtors.is_empty() || !self.requests.is_empty() || !self.doomed.is_empty() {
+        if !self.debtors.is_empty()
+            || !self.drained.is_empty()
+            || !self.requests.is_empty()
+            || !self.doomed.is_empty()
+        {
             return Some(Duration::ZERO);
         }
         let wheel = (!self.sessions.is_empty()).then(|| self.keepalive.next_ns());

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use tickgate::flow::conflation::hub::Hub;
 use tickgate::flow::frame::row::{Shape, encode_image};
+use tickgate::flow::frame::text::Text;
 use tickgate_feeds::market::Symbol;
 
 /// A row's fields as text, without its key.
@@ -21,13 +22,13 @@ impl History {
         let images = hub.images();
         self.images.resize(images.len(), BTreeMap::new());
         for symbol in images.changed_since(self.rev) {
-            let mut row = Vec::new();
+            let mut row = Text::default();
             encode_image(&mut row, images, "X", symbol, Shape { since: 0, fields: u32::MAX, strings: false });
             let row: BTreeMap<String, Box<serde_json::value::RawValue>> =
-                serde_json::from_slice(&row).expect("a row is JSON");
+                serde_json::from_slice(row.as_bytes()).expect("a row is JSON");
             let fields = row.into_iter().filter(|(key, _)| !super::client::KEYS.contains(&key.as_str()));
             let fields = fields.map(|(key, value)| (key, value.get().to_owned())).collect();
-            self.images[symbol.index()].insert(images.head(symbol).rev, fields);
+            self.images[symbol.index()].insert(images.rev(symbol), fields);
         }
         self.rev = hub.rev();
     }

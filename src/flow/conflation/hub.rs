@@ -222,18 +222,15 @@ impl Hub {
         for symbol in self.images.changed_since(since) {
             let head = self.images.head(symbol);
             let values_at = cut.values.len() as u32;
-            let mut mask = 0;
-            for (number, cell) in self.images.cells(symbol).iter().enumerate() {
-                if cell.rev > since {
-                    mask |= 1 << number;
-                    if head.present >> number & 1 == 1 {
-                        cut.values.push(cell.value);
-                    }
-                }
+            let mask = self.images.mask_since(symbol, since);
+            let (cells, mut present) = (self.images.cells(symbol), mask & head.present);
+            while present != 0 {
+                cut.values.push(cells[present.trailing_zeros() as usize].value);
+                present &= present - 1;
             }
             cut.changed.push(Changed {
                 symbol,
-                rev: head.rev,
+                rev: self.images.rev(symbol),
                 q: head.q,
                 time: head.time,
                 arrival_ns: head.arrival_ns,

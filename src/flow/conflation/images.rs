@@ -22,8 +22,6 @@ const NONE: u32 = u32::MAX;
 /// What an image says besides its fields.
 #[derive(Clone, Copy, Debug)]
 pub struct Head {
-    /// The revision of the last change.
-    pub rev: Rev,
     /// How many updates this image has taken.
     pub q: u64,
     /// Event time of the last update.
@@ -32,6 +30,8 @@ pub struct Head {
     pub arrival_ns: u64,
     /// Bit n: field n has a value.
     pub present: u32,
+    /// Bit n: field n was set at least once, be it to nothing.
+    touched: u32,
     /// Which table of fields.
     pub channel: Channel,
     first_cell: u32,
@@ -43,6 +43,8 @@ pub struct Head {
 #[derive(Debug)]
 pub struct Images {
     heads: Vec<Head>,
+    /// The revision of each image's last change, apart from the heads: it is what flushes look at.
+    revs: Vec<Rev>,
     cells: Vec<Cell>,
     newest: u32,
     oldest: u32,
@@ -50,7 +52,7 @@ pub struct Images {
 
 impl Default for Images {
     fn default() -> Self {
-        Self { heads: Vec::new(), cells: Vec::new(), newest: NONE, oldest: NONE }
+        Self { heads: Vec::new(), revs: Vec::new(), cells: Vec::new(), newest: NONE, oldest: NONE }
     }
 }
 
@@ -58,12 +60,13 @@ impl Images {
     /// Adds the image of the next symbol; symbols come in the order of their index.
     pub fn list(&mut self, channel: Channel) -> Symbol {
         let at = self.heads.len() as u32;
+        self.revs.push(0);
         self.heads.push(Head {
-            rev: 0,
             q: 0,
             time: Time(0),
             arrival_ns: 0,
             present: 0,
+            touched: 0,
             channel,
             first_cell: self.cells.len() as u32,
             newer: self.oldest,
@@ -89,6 +92,11 @@ impl Images {
         self.heads.is_empty()
     }
 
+    /// The revision of the image's last change.
+    pub fn rev(&self, symbol: Symbol) -> Rev {
+        self.revs[symbol.index()]
+    }
+
     /// The image's head.
     pub fn head(&self, symbol: Symbol) -> &Head {
         &self.heads[symbol.index()]
@@ -108,8 +116,15 @@ impl Images {
 
     /// The fields that changed after `since`, as a mask.
     pub fn mask_since(&self, symbol: Symbol, since: Rev) -> u32 {
+        let head = &self.heads[symbol.index()];
         let cells = self.cells(symbol);
-        cells.iter().enumerate().fold(0, |mask, (number, cell)| mask | u32::from(cell.rev > since) << number)
+        let (mut touched, mut mask) = (head.touched, 0);
+        while touched != 0 {
+            let number = touched.trailing_zeros();
+            touched &= touched - 1;
+            mask |= u32::from(cells[number as usize].rev > since) << number;
+        }
+        mask
     }
 
     /// Sets a field and says whether that changed it. "Changed" compares bits: another scale is another text.
@@ -132,6 +147,7 @@ impl Images {
                 head.present &= !bit;
             }
         }
+        head.touched |= bit;
         cell.rev = rev;
         true
     }
@@ -141,6 +157,7 @@ impl Images {
         let head = &mut self.heads[symbol.index()];
         let bit = 1 << number;
         head.present = if value.is_some() { head.present | bit } else { head.present & !bit };
+        head.touched |= bit;
         self.cells[head.first_cell as usize + number as usize] =
             Cell { rev, value: value.unwrap_or_default() };
     }
@@ -148,8 +165,9 @@ impl Images {
     /// Notes that the symbol changed at `rev` and makes it the newest.
     pub fn touch(&mut self, symbol: Symbol, rev: Rev, q: u64, time: Time, arrival_ns: u64) {
         let at = symbol.index() as u32;
+        self.revs[symbol.index()] = rev;
         let head = &mut self.heads[symbol.index()];
-        (head.rev, head.q, head.time, head.arrival_ns) = (rev, q, time, arrival_ns);
+        (head.q, head.time, head.arrival_ns) = (q, time, arrival_ns);
         if self.newest == at {
             return;
         }
@@ -169,9 +187,9 @@ impl Images {
     pub fn changed_since(&self, since: Rev) -> impl Iterator<Item = Symbol> + '_ {
         let mut at = self.newest;
         std::iter::from_fn(move || {
-            let head = self.heads.get(at as usize).filter(|head| head.rev > since)?;
             let symbol = Symbol::at(at);
-            at = head.older;
+            self.revs.get(at as usize).filter(|rev| **rev > since)?;
+            at = self.heads[at as usize].older;
             Some(symbol)
         })
     }

@@ -109,7 +109,7 @@ impl Replica {
     /// The revision of a topic's last change.
     pub fn topic_rev(&self, channel: Channel, symbol: Symbol) -> Rev {
         match channel {
-            Channel::Quote | Channel::Index => self.images.head(symbol).rev,
+            Channel::Quote | Channel::Index => self.images.rev(symbol),
             Channel::Book => self.books.get(&symbol).map_or(0, |book| book.rev),
             Channel::Trade | Channel::Status => self.log.topic(channel, symbol).rev,
             bars => self.bars.get(&(bars, symbol)).map_or(0, |open| open.rev),

@@ -66,6 +66,45 @@ pub struct Member {
     pub debt: Option<Box<Debt>>,
 }
 
+/// Topics in the order of their channels: images, books, trades, statuses, bars.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    topics: Vec<Topic>,
+    /// Where the books begin.
+    images_end: usize,
+    trades_at: usize,
+    statuses_at: usize,
+    bars_at: usize,
+}
+
+impl Selection {
+    /// Of these topics, in any order.
+    pub fn new(mut topics: Vec<Topic>) -> Self {
+        topics.sort_unstable();
+        topics.dedup();
+        topics.shrink_to_fit();
+        let before = |channel| topics.partition_point(|topic| topic.channel < channel);
+        let (images_end, trades_at) = (before(Channel::Book), before(Channel::Trade));
+        let (statuses_at, bars_at) = (before(Channel::Status), before(Channel::Bar1s));
+        Self { topics, images_end, trades_at, statuses_at, bars_at }
+    }
+
+    /// All of them.
+    pub fn topics(&self) -> &[Topic] {
+        &self.topics
+    }
+
+    /// How many of the first are images.
+    pub fn images_end(&self) -> usize {
+        self.images_end
+    }
+
+    /// How many of the first are no bars.
+    pub fn bars_at(&self) -> usize {
+        self.bars_at
+    }
+}
+
 /// A numbered sequence of frames.
 #[derive(Debug)]
 pub struct Stream {
@@ -73,8 +112,8 @@ pub struct Stream {
     pub number: u32,
     /// What its clients asked for.
     pub wish: Arc<Wish>,
-    /// The topics it means today, sorted: images, then books, then events.
-    pub selection: Vec<Topic>,
+    /// The topics it means today.
+    pub selection: Selection,
     /// Topics that came after the stream began, and when.
     pub joined: Vec<(Topic, Rev)>,
     /// Names that could not be followed further because of the topic limit.
@@ -97,8 +136,9 @@ pub struct Stream {
 impl Stream {
     /// The topics of which every event is given: status and final bars always, trades where the mode says so.
     pub fn events(&self) -> &[Topic] {
-        let first = if self.wish.mode == Mode::Every { Channel::Trade } else { Channel::Status };
-        &self.selection[self.selection.partition_point(|topic| topic.channel < first)..]
+        let first =
+            if self.wish.mode == Mode::Every { self.selection.trades_at } else { self.selection.statuses_at };
+        &self.selection.topics[first..]
     }
 
     /// When a topic came to the stream, if that was after its beginning.
@@ -147,11 +187,11 @@ pub struct Place {
 
 impl Streams {
     /// Puts a client on (beside, until its debt is paid) the stream of this wish. `selection` is what the wish's topics
-    /// mean, sorted. A client that is on such a stream already gets a private one (`shared` false).
+    /// mean. A client that is on such a stream already gets a private one (`shared` false).
     pub fn join(
         &mut self,
         wish: Wish,
-        selection: Vec<Topic>,
+        selection: Selection,
         session: SessionKey,
         shared: bool,
         rev: Rev,
@@ -280,24 +320,26 @@ impl Streams {
                 continue;
             }
             let means = stream.wish.topics.iter().filter_map(|name| name.resolve(symbols).ok()).flatten();
-            let mut now: Vec<Topic> = means.filter(|topic| topic.symbol.index() < listed).collect();
-            now.sort_unstable();
-            now.dedup();
-            for topic in now {
-                if let Err(at) = stream.selection.binary_search(&topic) {
-                    if stream.selection.len() == topics_max {
-                        stream.overfull = true;
-                        break;
-                    }
-                    stream.selection.insert(at, topic);
-                    stream.joined.push((topic, rev));
-                    register(&mut self.interest, topic.symbol, key as StreamKey);
-                    if stream.open && !stream.dirty {
-                        stream.dirty = true;
-                        self.dirty.push(key as StreamKey);
-                    }
+            let mut topics = stream.selection.topics.clone();
+            for topic in means.filter(|topic| topic.symbol.index() < listed) {
+                if stream.selection.topics.binary_search(&topic).is_ok()
+                    || topics[stream.selection.topics.len()..].contains(&topic)
+                {
+                    continue;
+                }
+                if topics.len() >= topics_max {
+                    stream.overfull = true;
+                    break;
+                }
+                topics.push(topic);
+                stream.joined.push((topic, rev));
+                register(&mut self.interest, topic.symbol, key as StreamKey);
+                if stream.open && !stream.dirty {
+                    stream.dirty = true;
+                    self.dirty.push(key as StreamKey);
                 }
             }
+            stream.selection = Selection::new(topics);
         }
     }
 
@@ -312,7 +354,7 @@ impl Streams {
     fn create(
         &mut self,
         wish: Arc<Wish>,
-        selection: Vec<Topic>,
+        selection: Selection,
         shared: bool,
         rev: Rev,
         now_ns: u64,
@@ -320,7 +362,7 @@ impl Streams {
         let group = wish.rate.map(|rate| self.choose_group(rate, now_ns));
         self.last_number += 1;
         let key = self.streams.vacant_key() as StreamKey;
-        for topic in &selection {
+        for topic in &selection.topics {
             register(&mut self.interest, topic.symbol, key);
         }
         self.streams.insert(Stream {
@@ -351,7 +393,7 @@ impl Streams {
     fn remove(&mut self, key: StreamKey) {
         let stream = self.streams.remove(key as usize);
         self.open -= usize::from(stream.open);
-        for topic in &stream.selection {
+        for topic in &stream.selection.topics {
             self.interest[topic.symbol.index()].retain(|&other| other != key);
         }
         if let Some(group) = stream.group {
@@ -436,9 +478,9 @@ mod tests {
     #[test]
     fn equal_wishes_share_a_stream_and_the_last_one_out_ends_it() {
         let mut streams = Streams::default();
-        let a = streams.join(wish("A", None), vec![quote(0)], 1, true, 7, 0);
-        let b = streams.join(wish("A", None), vec![quote(0)], 2, true, 7, 0);
-        let private = streams.join(wish("A", None), vec![quote(0)], 2, false, 7, 0);
+        let a = streams.join(wish("A", None), Selection::new(vec![quote(0)]), 1, true, 7, 0);
+        let b = streams.join(wish("A", None), Selection::new(vec![quote(0)]), 2, true, 7, 0);
+        let private = streams.join(wish("A", None), Selection::new(vec![quote(0)]), 2, false, 7, 0);
         assert_eq!((a.stream, a.member), (b.stream, 0));
         assert_ne!(private.stream, a.stream);
         streams.mark(Symbol::at(0));
@@ -448,7 +490,7 @@ mod tests {
         assert_eq!(streams.leave(a), Some(2), "the second client moves into the first one's place");
         assert_eq!(streams.leave(Place { stream: b.stream, member: 0 }), None);
         assert_eq!(streams.len(), 1);
-        let again = streams.join(wish("A", None), vec![quote(0)], 3, true, 7, 0);
+        let again = streams.join(wish("A", None), Selection::new(vec![quote(0)]), 3, true, 7, 0);
         assert_eq!(streams.get(again.stream).number, 3, "numbers are never used again");
     }
 
@@ -456,7 +498,7 @@ mod tests {
     fn rated_clients_are_spread_over_phases_and_send_once_a_slot() {
         let mut streams = Streams::default();
         for session in 0..2_000 {
-            streams.join(wish("A", Some(10.0)), vec![quote(0)], session, true, 0, 0);
+            streams.join(wish("A", Some(10.0)), Selection::new(vec![quote(0)]), session, true, 0, 0);
         }
         assert_eq!(streams.len(), 5, "2,000 writes are five groups of 400");
         let mut starts: Vec<_> = streams.groups.iter().map(|group| group.next_ns / 1_000).collect();

@@ -5,7 +5,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::number::{push_i64, push_u64};
+use super::text::Text;
 use super::websocket::{Opcode, frame};
 use crate::base::limits::{ECHO_CHARS_MAX, Limits};
 use crate::base::reason::Reason;
@@ -150,20 +150,21 @@ pub fn echo(text: &str) -> String {
 
 /// A heartbeat with (stream, seq, rev) of the streams that were quiet since the last one.
 pub fn heartbeat(ts_us: i64, quiet: &[(u32, u64, Rev)]) -> Vec<u8> {
-    let mut text = b"{\"type\":\"heartbeat\",\"ts_us\":".to_vec();
-    push_i64(&mut text, ts_us);
-    text.extend_from_slice(b",\"streams\":{");
+    let mut text = Text::default();
+    text.put(b"{\"type\":\"heartbeat\",\"ts_us\":");
+    text.put_i64(ts_us);
+    text.put(b",\"streams\":{");
     for (at, (stream, seq, rev)) in quiet.iter().enumerate() {
-        text.extend_from_slice(if at == 0 { b"\"" } else { b",\"" });
-        push_u64(&mut text, u64::from(*stream));
-        text.extend_from_slice(b"\":{\"seq\":");
-        push_u64(&mut text, *seq);
-        text.extend_from_slice(b",\"rev\":");
-        push_u64(&mut text, *rev);
-        text.push(b'}');
+        text.put_slice(if at == 0 { b"\"" } else { b",\"" });
+        text.put_u64(u64::from(*stream));
+        text.put(b"\":{\"seq\":");
+        text.put_u64(*seq);
+        text.put(b",\"rev\":");
+        text.put_u64(*rev);
+        text.put(b"}");
     }
-    text.extend_from_slice(b"}}");
-    frame(Opcode::Text, &text)
+    text.put(b"}}");
+    frame(Opcode::Text, text.as_bytes())
 }
 
 #[cfg(test)]

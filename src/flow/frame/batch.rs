@@ -3,7 +3,7 @@
 //! Bound kept here: `frame_bytes_max` of payload per frame; the caller splits when told that a frame is full. Only a
 //! single row that is longer than the bound by itself exceeds it.
 
-use super::number::{push_i64, push_u64};
+use super::text::{Text, digit_count, digits};
 use super::websocket::{HEADER_BYTES_MAX, Opcode, header};
 use crate::flow::conflation::Rev;
 
@@ -35,7 +35,7 @@ pub struct Head {
 /// One or several frames back to back, ready for the socket.
 #[derive(Debug, Default)]
 pub struct Batch {
-    bytes: Vec<u8>,
+    bytes: Text,
     /// Where the first frame begins.
     start: usize,
     /// Where the last finished frame ends; equals `start` when there is none.
@@ -44,36 +44,36 @@ pub struct Batch {
     rows_at: usize,
     frame_bytes_max: usize,
     /// Losses that the open frame announces, each with a comma after it.
-    pub gaps: Vec<u8>,
+    pub gaps: Text,
     /// Topics that came to the stream with the open frame, each with a comma after it.
-    pub added: Vec<u8>,
+    pub added: Text,
 }
 
 impl Batch {
     /// An empty one.
     pub fn new(frame_bytes_max: usize) -> Self {
         Self {
-            bytes: Vec::new(),
+            bytes: Text::default(),
             start: 0,
             end: 0,
             rows_at: 0,
             frame_bytes_max,
-            gaps: Vec::new(),
-            added: Vec::new(),
+            gaps: Text::default(),
+            added: Text::default(),
         }
     }
 
     /// Forgets all frames and begins the first.
     pub fn restart(&mut self) {
-        self.bytes.clear();
-        self.gaps.clear();
-        self.added.clear();
+        self.bytes.truncate(0);
+        self.gaps.truncate(0);
+        self.added.truncate(0);
         (self.start, self.end) = (0, 0);
         self.open();
     }
 
     /// Where to append a row, with a comma after it.
-    pub fn rows(&mut self) -> &mut Vec<u8> {
+    pub fn rows(&mut self) -> &mut Text {
         &mut self.bytes
     }
 
@@ -82,78 +82,109 @@ impl Batch {
         self.bytes.len() == self.rows_at && self.gaps.is_empty() && self.added.is_empty()
     }
 
-    /// Whether a row of `bytes` might not fit any more.
+    /// Whether a row of `bytes` might not fit any more. An empty frame has room for any row.
     pub fn is_full(&self, bytes: usize) -> bool {
-        let used = self.bytes.len() - self.rows_at + self.gaps.len() + self.added.len() + HEAD_BYTES_MAX;
-        used > HEAD_BYTES_MAX && used + bytes.max(ROW_BYTES) > self.frame_bytes_max
+        !self.is_empty() && self.bytes.len() + bytes > self.rows_end()
     }
 
-    /// Finishes the open frame and begins the next.
+    /// How long [`Batch::rows`] may become before the next image row might not fit.
+    pub fn rows_end(&self) -> usize {
+        let others = self.gaps.len() + self.added.len() + HEAD_BYTES_MAX + ROW_BYTES;
+        self.rows_at + self.frame_bytes_max.saturating_sub(others)
+    }
+
+    /// Finishes the open frame; begins the next if `more` says that there is one.
     pub fn finish(&mut self, head: Head) {
         if self.bytes.len() > self.rows_at {
-            self.bytes.pop(); // the comma after the last row
+            self.bytes.truncate(self.bytes.len() - 1); // the comma after the last row
         }
-        self.bytes.push(b']');
-        for (key, list) in [(&b",\"gaps\":["[..], &mut self.gaps), (b",\"added\":[", &mut self.added)] {
-            if list.pop().is_some() {
-                self.bytes.extend_from_slice(key);
-                self.bytes.append(list);
-                self.bytes.push(b']');
-            }
+        self.bytes.put(b"]");
+        if !self.gaps.is_empty() {
+            self.bytes.put(b",\"gaps\":[");
+            put_list(&mut self.bytes, &mut self.gaps);
+        }
+        if !self.added.is_empty() {
+            self.bytes.put(b",\"added\":[");
+            put_list(&mut self.bytes, &mut self.added);
         }
         if head.more {
-            self.bytes.extend_from_slice(b",\"more\":true");
+            self.bytes.put(b",\"more\":true");
         }
-        self.bytes.push(b'}');
-        let text = head_text(head);
-        let (header, header_len) = header(Opcode::Text, text.len() + self.bytes.len() - self.rows_at);
-        let text_at = self.rows_at - text.len();
-        self.bytes[text_at..self.rows_at].copy_from_slice(&text);
+        self.bytes.put(b"}");
+        let text_at = self.put_head(head);
+        let (header, header_len) = header(Opcode::Text, self.bytes.len() - text_at);
         let frame_at = text_at - header_len;
-        self.bytes[frame_at..text_at].copy_from_slice(&header[..header_len]);
+        self.bytes.as_mut_bytes()[frame_at..text_at].copy_from_slice(&header[..header_len]);
         if self.end == 0 {
             self.start = frame_at;
         } else {
             // A further frame: close the headroom between it and the one before.
-            self.bytes.copy_within(frame_at.., self.end);
+            self.bytes.as_mut_bytes().copy_within(frame_at.., self.end);
             self.bytes.truncate(self.bytes.len() - (frame_at - self.end));
         }
         self.end = self.bytes.len();
-        self.open();
+        if head.more {
+            self.open();
+        } else {
+            self.rows_at = self.end;
+        }
     }
 
     /// The finished frames.
     pub fn frames(&self) -> &[u8] {
-        &self.bytes[self.start..self.end]
+        &self.bytes.as_bytes()[self.start..self.end]
+    }
+
+    /// Writes the head so that it ends where the rows begin; returns where it begins.
+    fn put_head(&mut self, head: Head) -> usize {
+        let mut text = Backwards { text: &mut self.bytes.as_mut_bytes()[..self.rows_at], at: self.rows_at };
+        text.put(b",\"rows\":[");
+        if head.snapshot {
+            text.put(b",\"snapshot\":true");
+        }
+        text.put_number(b",\"ts_us\":", head.ts_us.max(0) as u64);
+        text.put_number(b",\"rev\":", head.rev);
+        match head.prev {
+            Some(prev) => text.put_number(b",\"prev\":", prev),
+            None => text.put(b",\"prev\":null"),
+        }
+        text.put_number(b",\"seq\":", head.seq);
+        text.put_number(b"{\"type\":\"batch\",\"stream\":", u64::from(head.stream));
+        text.at
     }
 
     fn open(&mut self) {
-        self.rows_at = self.bytes.len() + HEADROOM;
-        self.bytes.resize(self.rows_at, 0);
+        self.bytes.skip(HEADROOM);
+        self.rows_at = self.bytes.len();
     }
 }
 
-fn head_text(head: Head) -> Vec<u8> {
-    let mut text = Vec::with_capacity(HEAD_BYTES_MAX);
-    text.extend_from_slice(b"{\"type\":\"batch\",\"stream\":");
-    push_u64(&mut text, u64::from(head.stream));
-    text.extend_from_slice(b",\"seq\":");
-    push_u64(&mut text, head.seq);
-    text.extend_from_slice(b",\"prev\":");
-    match head.prev {
-        Some(prev) => push_u64(&mut text, prev),
-        None => text.extend_from_slice(b"null"),
+/// Appends the elements of a list, each with a comma after it, and empties it.
+fn put_list(text: &mut Text, list: &mut Text) {
+    text.put_slice(&list.as_bytes()[..list.len() - 1]);
+    text.put(b"]");
+    list.truncate(0);
+}
+
+/// Text that grows towards its beginning.
+struct Backwards<'a> {
+    text: &'a mut [u8],
+    at: usize,
+}
+
+impl Backwards<'_> {
+    fn put(&mut self, part: &[u8]) {
+        let end = self.at;
+        self.at -= part.len();
+        self.text[self.at..end].copy_from_slice(part);
     }
-    text.extend_from_slice(b",\"rev\":");
-    push_u64(&mut text, head.rev);
-    text.extend_from_slice(b",\"ts_us\":");
-    push_i64(&mut text, head.ts_us);
-    if head.snapshot {
-        text.extend_from_slice(b",\"snapshot\":true");
+
+    fn put_number(&mut self, key: &[u8], number: u64) {
+        let end = self.at;
+        self.at -= digit_count(number);
+        digits(&mut self.text[self.at..end], number);
+        self.put(key);
     }
-    text.extend_from_slice(b",\"rows\":[");
-    debug_assert!(text.len() <= HEAD_BYTES_MAX);
-    text
 }
 
 #[cfg(test)]
@@ -167,9 +198,9 @@ mod tests {
             batch.restart();
             let mut head =
                 Head { stream: 3, seq: 42, prev: None, rev: 9, ts_us: 5, snapshot: true, more: true };
-            batch.rows().extend_from_slice(b"{\"a\":1},{\"b\":2},");
+            batch.rows().put(b"{\"a\":1},{\"b\":2},");
             batch.finish(head);
-            batch.gaps.extend_from_slice(b"{},");
+            batch.gaps.put(b"{},");
             (head.seq, head.prev, head.snapshot, head.more) = (43, Some(42), false, false);
             batch.finish(head);
             let first = br#"{"type":"batch","stream":3,"seq":42,"prev":null,"rev":9,"ts_us":5,"snapshot":true,"rows":[{"a":1},{"b":2}],"more":true}"#;

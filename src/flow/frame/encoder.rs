@@ -7,6 +7,7 @@ use tickgate_feeds::market::{Channel, Symbol};
 
 use super::batch::{Batch, Head};
 use super::row::{Rows, Shape, encode_bar, encode_book, encode_event, push_gap, push_topic};
+use super::text::Text;
 use crate::base::clock::Now;
 use crate::base::reason::Reason;
 use crate::flow::conflation::Rev;
@@ -30,6 +31,22 @@ pub struct Stats {
     pub gaps: u64,
 }
 
+/// The topics to look at, in order.
+struct Walk<'a> {
+    topics: &'a [Topic],
+    /// How many of the first are images.
+    images_end: usize,
+    /// How many of the first are no bars.
+    bars_at: usize,
+}
+
+impl<'a> Walk<'a> {
+    fn whole(stream: &'a Stream) -> Self {
+        let selection = &stream.selection;
+        Self { topics: selection.topics(), images_end: selection.images_end(), bars_at: selection.bars_at() }
+    }
+}
+
 /// Makes frames from a replica.
 #[derive(Debug)]
 pub struct Encoder {
@@ -41,7 +58,7 @@ pub struct Encoder {
     /// What was done so far.
     pub stats: Stats,
     rows: Rows,
-    walk: Vec<Topic>,
+    changed: Vec<Topic>,
 }
 
 impl Encoder {
@@ -52,7 +69,7 @@ impl Encoder {
             arrivals_ns: Vec::new(),
             stats: Stats::default(),
             rows: Rows::default(),
-            walk: Vec::new(),
+            changed: Vec::new(),
         }
     }
 
@@ -67,24 +84,24 @@ impl Encoder {
         batch.restart();
         let mut position = Debt::holding(stream.rev, stream.seq);
         position.target = self.replica.rev;
-        let mut walk = std::mem::take(&mut self.walk);
-        walk.clear();
-        let topics = if self.changed_topics(stream, &mut walk) { &walk } else { &stream.selection };
+        let mut changed = std::mem::take(&mut self.changed);
+        let mut seq = stream.seq;
+        let walk = self.shortest_walk(stream, &mut changed);
         loop {
-            let done = self.fill(stream, topics, &mut position, self.replica.rev, batch);
+            let done = self.fill(stream, &walk, &mut position, self.replica.rev, batch);
             if batch.is_empty() {
                 break;
             }
-            stream.seq += 1;
+            seq += 1;
             let rev = if done { position.target } else { stream.rev };
-            self.finish(stream, batch, position.seq, rev, false, !done, now);
-            position.seq = Some(stream.seq);
+            self.finish((stream.number, seq), batch, position.seq, rev, false, !done, now);
+            position.seq = Some(seq);
             if done {
                 break;
             }
         }
-        self.walk = walk;
-        stream.rev = position.target;
+        self.changed = changed;
+        (stream.rev, stream.seq) = (position.target, seq);
         if batch.frames().is_empty() {
             return false;
         }
@@ -102,13 +119,13 @@ impl Encoder {
             debt.target = stream.rev;
         }
         let before = debt.seq;
-        let done = self.fill(stream, &stream.selection, debt, stream.rev, batch);
+        let done = self.fill(stream, &Walk::whole(stream), debt, stream.rev, batch);
         if batch.is_empty() && done && !owes_end && before == Some(stream.seq) {
             (debt.held, debt.cursor) = (debt.target, 0);
             return true;
         }
         let rev = if done { debt.target } else { debt.held };
-        self.finish(stream, batch, before, rev, debt.fresh, !done, now);
+        self.finish((stream.number, stream.seq), batch, before, rev, debt.fresh, !done, now);
         debt.seq = Some(stream.seq);
         if done {
             (debt.held, debt.cursor, debt.fresh) = (debt.target, 0, false);
@@ -116,46 +133,52 @@ impl Encoder {
         done && debt.held == stream.rev && debt.events == stream.rev
     }
 
-    /// Collects the selected topics that changed since the stream's last flush, if that is the shorter walk.
-    fn changed_topics(&self, stream: &Stream, walk: &mut Vec<Topic>) -> bool {
-        if stream.selection.len() < SHORT_SELECTION {
-            return false;
+    /// The whole selection, or, if fewer images than a part of it have changed, only those.
+    fn shortest_walk<'a>(&self, stream: &'a Stream, changed: &'a mut Vec<Topic>) -> Walk<'a> {
+        let whole = Walk::whole(stream);
+        if whole.images_end < SHORT_SELECTION {
+            return whole;
         }
-        let images_end = stream.selection.partition_point(|topic| topic.channel < Channel::Book);
-        let mut budget = images_end / 4;
+        let (images, others) = whole.topics.split_at(whole.images_end);
+        changed.clear();
+        let mut budget = images.len() / 4;
         for symbol in self.replica.images.changed_since(stream.rev) {
             if budget == 0 {
-                return false;
+                return whole;
             }
             budget -= 1;
             let topic = Topic { channel: self.replica.images.head(symbol).channel, symbol };
-            if stream.selection[..images_end].binary_search(&topic).is_ok() {
-                walk.push(topic);
+            if images.binary_search(&topic).is_ok() {
+                changed.push(topic);
             }
         }
         let joined =
             stream.joined.iter().filter(|(topic, rev)| *rev > stream.rev && topic.channel < Channel::Book);
-        walk.extend(joined.map(|(topic, _)| *topic));
-        walk.sort_unstable();
-        walk.dedup();
-        walk.extend_from_slice(&stream.selection[images_end..]);
-        true
+        changed.extend(joined.map(|(topic, _)| *topic));
+        changed.sort_unstable();
+        changed.dedup();
+        let images_end = changed.len();
+        changed.extend_from_slice(others);
+        Walk { topics: changed, images_end, bars_at: images_end + whole.bars_at - images.len() }
     }
 
     /// Appends rows from `debt.cursor` on until the frame is full or everything is in; events up to `events_target`.
     fn fill(
         &mut self,
         stream: &Stream,
-        topics: &[Topic],
+        walk: &Walk<'_>,
         debt: &mut Debt,
         events_target: Rev,
         batch: &mut Batch,
     ) -> bool {
-        if debt.cursor as usize > topics.len() {
+        if debt.cursor as usize > walk.topics.len() {
             debt.cursor = 0; // the selection changed under a payment: begin again, repeats do no harm
         }
-        let bars_at = topics.partition_point(|topic| topic.channel <= Channel::Status) as u32;
-        if !self.push_rows(stream, topics, bars_at, debt, batch) {
+        let plain = stream.joined.is_empty() && stream.wish.delta;
+        if plain && !self.push_images(stream, &walk.topics[..walk.images_end], debt, batch) {
+            return false;
+        }
+        if !self.push_rows(stream, &walk.topics[..walk.bars_at], debt, batch) {
             return false;
         }
         if stream.events().is_empty() {
@@ -164,19 +187,40 @@ impl Encoder {
             return false;
         }
         // A final bar stands before the bar that was opened after it.
-        self.push_rows(stream, topics, topics.len() as u32, debt, batch)
+        self.push_rows(stream, walk.topics, debt, batch)
     }
 
-    fn push_rows(
-        &mut self,
-        stream: &Stream,
-        topics: &[Topic],
-        end: u32,
-        debt: &mut Debt,
-        batch: &mut Batch,
-    ) -> bool {
-        while debt.cursor < end {
-            let topic = topics[debt.cursor as usize];
+    /// The common case of [`Encoder::push_rows`]: images whose topics were there from the beginning, changed fields only.
+    fn push_images(&mut self, stream: &Stream, topics: &[Topic], debt: &mut Debt, batch: &mut Batch) -> bool {
+        let (held, wish, images) = (debt.held, &stream.wish, &self.replica.images);
+        let mut name = |fields| self.rows.name(Shape { since: held, fields, strings: wish.strings });
+        let names = (name(wish.fields.quote), name(wish.fields.index));
+        let end = batch.rows_end();
+        let out = batch.rows();
+        let (first, since) = (out.len(), held);
+        for topic in topics.get(debt.cursor as usize..).unwrap_or_default() {
+            let symbol = topic.symbol;
+            if images.rev(symbol) > since {
+                if out.len() > end && out.len() > first {
+                    return false;
+                }
+                let before = out.len();
+                let shape = if topic.channel == Channel::Quote { names.0 } else { names.1 };
+                self.rows.push_image(out, images, self.replica.name(symbol), symbol, shape);
+                if out.len() > before {
+                    self.stats.rows += 1;
+                    if since > 0 {
+                        self.arrivals_ns.push(images.head(symbol).arrival_ns);
+                    }
+                }
+            }
+            debt.cursor += 1;
+        }
+        true
+    }
+
+    fn push_rows(&mut self, stream: &Stream, topics: &[Topic], debt: &mut Debt, batch: &mut Batch) -> bool {
+        while let Some(&topic) = topics.get(debt.cursor as usize) {
             if batch.is_full(self.row_bytes(stream, topic)) {
                 return false;
             }
@@ -204,6 +248,7 @@ impl Encoder {
                 if !wish.delta && replica.images.mask_since(symbol, held) & shape.fields != 0 {
                     shape.since = 0;
                 }
+                let shape = self.rows.name(shape);
                 self.rows.push_image(out, &replica.images, name, symbol, shape);
                 replica.images.head(symbol).arrival_ns
             }
@@ -231,16 +276,19 @@ impl Encoder {
             }
         };
         if out.len() > before {
-            out.push(b',');
+            // Image rows bring their comma along.
+            if !out.as_bytes().ends_with(b",") {
+                out.put(b",");
+            }
             self.stats.rows += 1;
             if held > 0 {
                 self.arrivals_ns.push(arrival_ns);
             }
         }
         if held == 0 && debt.held > 0 {
-            batch.added.push(b'"');
+            batch.added.put(b"\"");
             push_topic(&mut batch.added, topic.channel, name);
-            batch.added.extend_from_slice(b"\",");
+            batch.added.put(b"\",");
         }
     }
 
@@ -276,7 +324,7 @@ impl Encoder {
                 push_gap(&mut batch.gaps, event.channel(), name, Some(from), event.q, reason.label());
             } else {
                 encode_event(batch.rows(), name, event, stream.wish.strings);
-                batch.rows().push(b',');
+                batch.rows().put(b",");
                 rows += 1;
                 self.arrivals_ns.push(event.arrival_ns);
             }
@@ -289,7 +337,7 @@ impl Encoder {
 
     fn finish(
         &mut self,
-        stream: &Stream,
+        (stream, seq): (u32, u64),
         batch: &mut Batch,
         prev: Option<u64>,
         rev: Rev,
@@ -298,7 +346,6 @@ impl Encoder {
         now: Now,
     ) {
         self.stats.frames += 1;
-        let (stream, seq) = (stream.number, stream.seq);
         batch.finish(Head { stream, seq, prev, rev, ts_us: now.wall.us(), snapshot, more });
     }
 
@@ -325,9 +372,9 @@ impl Encoder {
     /// `"q"` of the answer to a subscription: the number each event topic stands at.
     pub fn event_numbers(&self, stream: &Stream) -> std::collections::BTreeMap<String, u64> {
         let of = |topic: &Topic| -> (String, u64) {
-            let mut name = Vec::new();
+            let mut name = Text::default();
             push_topic(&mut name, topic.channel, self.replica.name(topic.symbol));
-            (String::from_utf8_lossy(&name).into_owned(), self.q_at(*topic, stream.rev))
+            (String::from_utf8_lossy(name.as_bytes()).into_owned(), self.q_at(*topic, stream.rev))
         };
         stream.events().iter().map(of).collect()
     }

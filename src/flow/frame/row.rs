@@ -6,7 +6,7 @@
 use rust_decimal::Decimal;
 use tickgate_feeds::market::{Bar, Channel, Kind, STATE, Side, State, Symbol, Time, TradeKind};
 
-use super::number::{push_decimal, push_i64, push_u64};
+use super::text::Text;
 use crate::flow::conflation::Rev;
 use crate::flow::conflation::bars::OpenBar;
 use crate::flow::conflation::cut::BookTop;
@@ -24,56 +24,86 @@ pub struct Shape {
     pub strings: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// A row of this turn's arena.
+#[derive(Clone, Copy, Debug, Default)]
 struct Slot {
-    turn: u64,
-    shape: Shape,
+    /// Which shape in which turn; 0 for none.
+    shape: u64,
     start: u32,
     len: u32,
 }
 
-const EMPTY: Slot = Slot { turn: 0, shape: Shape { since: 0, fields: 0, strings: false }, start: 0, len: 0 };
+/// A shape that rows of this turn have: equal shapes have equal names, and no other turn has the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShapeName(u64);
 
 /// Rows already encoded in this turn.
 #[derive(Debug, Default)]
 pub struct Rows {
-    turn: u64,
-    arena: Vec<u8>,
+    arena: Text,
     slots: Vec<Slot>,
+    /// The shapes of this turn; they are few, and the last one is asked for most.
+    shapes: Vec<Shape>,
+    /// The name of the first of them.
+    first_shape: u64,
 }
 
 impl Rows {
     /// Forgets the rows of the turn before: images may have changed.
     pub fn begin_turn(&mut self, symbols: usize) {
-        self.turn += 1;
-        self.arena.clear();
+        self.first_shape += self.shapes.len() as u64 + 1;
+        self.shapes.clear();
+        self.arena.truncate(0);
         if self.slots.len() < symbols {
-            self.slots.resize(symbols, EMPTY);
+            self.slots.resize(symbols, Slot::default());
         }
     }
 
-    /// Appends the image's row, or nothing when none of the selected fields changed. Returns whether it did.
+    /// The name of a shape in this turn.
+    pub fn name(&mut self, shape: Shape) -> ShapeName {
+        let at = self.shapes.iter().rposition(|known| *known == shape).unwrap_or_else(|| {
+            self.shapes.push(shape);
+            self.shapes.len() - 1
+        });
+        ShapeName(self.first_shape + at as u64)
+    }
+
+    /// Appends the image's row, or nothing when none of the selected fields changed.
     pub fn push_image(
         &mut self,
-        out: &mut Vec<u8>,
+        out: &mut Text,
         images: &Images,
         name: &str,
         symbol: Symbol,
-        shape: Shape,
-    ) -> bool {
-        let slot = &mut self.slots[symbol.index()];
-        if slot.turn != self.turn || slot.shape != shape {
-            let start = self.arena.len() as u32;
-            encode_image(&mut self.arena, images, name, symbol, shape);
-            *slot = Slot { turn: self.turn, shape, start, len: self.arena.len() as u32 - start };
+        shape: ShapeName,
+    ) {
+        if self.slots[symbol.index()].shape != shape.0 {
+            self.encode(images, name, symbol, shape);
         }
-        out.extend_from_slice(&self.arena[slot.start as usize..][..slot.len as usize]);
-        slot.len > 0
+        let slot = self.slots[symbol.index()];
+        out.put_slice(&self.arena.as_bytes()[slot.start as usize..][..slot.len as usize]);
+    }
+
+    #[cold]
+    fn encode(&mut self, images: &Images, name: &str, symbol: Symbol, shape: ShapeName) {
+        let start = self.arena.len();
+        encode_image(
+            &mut self.arena,
+            images,
+            name,
+            symbol,
+            self.shapes[(shape.0 - self.first_shape) as usize],
+        );
+        if self.arena.len() > start {
+            self.arena.put(b",");
+        }
+        let len = (self.arena.len() - start) as u32;
+        self.slots[symbol.index()] = Slot { shape: shape.0, start: start as u32, len };
     }
 }
 
 /// Appends an image's row with the fields that changed after `since`; nothing when none did.
-pub fn encode_image(out: &mut Vec<u8>, images: &Images, name: &str, symbol: Symbol, shape: Shape) {
+pub fn encode_image(out: &mut Text, images: &Images, name: &str, symbol: Symbol, shape: Shape) {
     let full = shape.since == 0;
     let head = images.head(symbol);
     let every = u32::MAX >> (32 - head.channel.fields().len());
@@ -81,65 +111,56 @@ pub fn encode_image(out: &mut Vec<u8>, images: &Images, name: &str, symbol: Symb
     if mask == 0 {
         return;
     }
-    push_key(out, name, None, head.rev, head.q, head.time);
+    push_key(out, name, None, images.rev(symbol), head.q, head.time);
     if full {
-        out.extend_from_slice(b",\"full\":true");
+        out.put(b",\"full\":true");
     }
     let (fields, cells) = (head.channel.fields(), images.cells(symbol));
     while mask != 0 {
         let number = mask.trailing_zeros() as usize;
         mask &= mask - 1;
-        out.extend_from_slice(b",\"");
-        out.extend_from_slice(fields[number].name.as_bytes());
-        out.extend_from_slice(b"\":");
+        out.put_slice(fields[number].key.as_bytes());
         let value = (head.present >> number & 1 == 1).then_some(cells[number].value);
         push_value(out, value, fields[number].kind, shape.strings);
     }
-    out.push(b'}');
+    out.put(b"}");
 }
 
 /// Appends a book's row: always whole, best levels first.
-pub fn encode_book(
-    out: &mut Vec<u8>,
-    images: &Images,
-    name: &str,
-    book: &BookTop,
-    depth: u16,
-    strings: bool,
-) {
+pub fn encode_book(out: &mut Text, images: &Images, name: &str, book: &BookTop, depth: u16, strings: bool) {
     let Some(symbol) = book.symbol else { return };
     push_key(out, name, Some(Channel::Book), book.rev, book.q, book.time);
-    out.extend_from_slice(b",\"full\":true,\"state\":");
+    out.put(b",\"full\":true,\"state\":");
     push_value(out, images.value(symbol, STATE), Kind::Code(&State::NAMES), strings);
     for (key, side) in [(&b",\"bids\":["[..], &book.bids), (b",\"asks\":[", &book.asks)] {
-        out.extend_from_slice(key);
+        out.put_slice(key);
         for (at, (price, size)) in side.iter().take(usize::from(depth)).enumerate() {
-            out.extend_from_slice(if at == 0 { b"[" } else { b",[" });
+            out.put_slice(if at == 0 { b"[" } else { b",[" });
             push_value(out, Some(*price), Kind::Decimal, strings);
-            out.push(b',');
+            out.put(b",");
             push_value(out, Some(*size), Kind::Decimal, strings);
-            out.push(b']');
+            out.put(b"]");
         }
-        out.push(b']');
+        out.put(b"]");
     }
-    out.push(b'}');
+    out.put(b"}");
 }
 
 /// Appends an event's row. Gaps are no rows: see [`push_gap`].
-pub fn encode_event(out: &mut Vec<u8>, name: &str, event: &Event, strings: bool) {
+pub fn encode_event(out: &mut Text, name: &str, event: &Event, strings: bool) {
     push_key(out, name, Some(event.channel()), event.rev, event.q, event.time);
     match &event.what {
         What::Trade(trade) => {
-            out.extend_from_slice(b",\"price\":");
+            out.put(b",\"price\":");
             push_value(out, Some(trade.price), Kind::Decimal, strings);
-            out.extend_from_slice(b",\"size\":");
+            out.put(b",\"size\":");
             push_value(out, Some(trade.size), Kind::Decimal, strings);
-            out.extend_from_slice(match trade.side {
+            out.put_slice(match trade.side {
                 Some(Side::Buy) => b",\"side\":\"buy\"",
                 Some(Side::Sell) => b",\"side\":\"sell\"",
                 None => b",\"side\":null",
             });
-            out.extend_from_slice(match trade.kind {
+            out.put_slice(match trade.kind {
                 TradeKind::New => b",\"kind\":\"new\"",
                 TradeKind::Correct => b",\"kind\":\"correct\"",
                 TradeKind::Cancel => b",\"kind\":\"cancel\"",
@@ -150,32 +171,32 @@ pub fn encode_event(out: &mut Vec<u8>, name: &str, event: &Event, strings: bool)
                 (b",\"source_seq\":", trade.source_seq),
             ] {
                 if number != 0 {
-                    out.extend_from_slice(key);
-                    push_u64(out, number);
+                    out.put_slice(key);
+                    out.put_u64(number);
                 }
             }
         }
         What::Bar(bar) => push_bar(out, bar, strings),
         What::Phase(phase) => {
-            out.extend_from_slice(b",\"phase\":\"");
-            out.extend_from_slice(phase.name().as_bytes());
-            out.push(b'"');
+            out.put(b",\"phase\":\"");
+            out.put_slice(phase.name().as_bytes());
+            out.put(b"\"");
         }
         What::Gap { .. } => {}
     }
-    out.push(b'}');
+    out.put(b"}");
 }
 
 /// Appends the row of a bar that is still open: always whole.
-pub fn encode_bar(out: &mut Vec<u8>, name: &str, open: &OpenBar, bar: &Bar, strings: bool) {
+pub fn encode_bar(out: &mut Text, name: &str, open: &OpenBar, bar: &Bar, strings: bool) {
     push_key(out, name, Some(open.channel), open.rev, open.q, open.time);
     push_bar(out, bar, strings);
-    out.push(b'}');
+    out.put(b"}");
 }
 
-fn push_bar(out: &mut Vec<u8>, bar: &Bar, strings: bool) {
-    out.extend_from_slice(b",\"full\":true,\"start_us\":");
-    push_i64(out, bar.start.us());
+fn push_bar(out: &mut Text, bar: &Bar, strings: bool) {
+    out.put(b",\"full\":true,\"start_us\":");
+    out.put_i64(bar.start.us());
     let [open, high, low, close] = bar.prices();
     for (key, value) in [
         (&b",\"open\":"[..], open),
@@ -184,80 +205,80 @@ fn push_bar(out: &mut Vec<u8>, bar: &Bar, strings: bool) {
         (b",\"close\":", close),
         (b",\"volume\":", bar.volume),
     ] {
-        out.extend_from_slice(key);
+        out.put_slice(key);
         push_value(out, Some(value), Kind::Decimal, strings);
     }
-    out.extend_from_slice(b",\"trades\":");
-    push_u64(out, u64::from(bar.trades));
-    out.extend_from_slice(if bar.is_final { b",\"final\":true" } else { b",\"final\":false" });
+    out.put(b",\"trades\":");
+    out.put_u64(u64::from(bar.trades));
+    out.put_slice(if bar.is_final { b",\"final\":true" } else { b",\"final\":false" });
     if bar.is_partial {
-        out.extend_from_slice(b",\"partial\":true");
+        out.put(b",\"partial\":true");
     }
 }
 
 /// Appends `{"topic":..,"from":..,"to":..,"reason":..},`; `from` is `None` for "the next you expect".
-pub fn push_gap(out: &mut Vec<u8>, channel: Channel, name: &str, from: Option<u64>, to: u64, reason: &str) {
-    out.extend_from_slice(b"{\"topic\":\"");
+pub fn push_gap(out: &mut Text, channel: Channel, name: &str, from: Option<u64>, to: u64, reason: &str) {
+    out.put(b"{\"topic\":\"");
     push_topic(out, channel, name);
-    out.extend_from_slice(b"\",\"from\":");
+    out.put(b"\",\"from\":");
     match from {
-        Some(from) => push_u64(out, from),
-        None => out.extend_from_slice(b"null"),
+        Some(from) => out.put_u64(from),
+        None => out.put(b"null"),
     }
-    out.extend_from_slice(b",\"to\":");
-    push_u64(out, to);
-    out.extend_from_slice(b",\"reason\":\"");
-    out.extend_from_slice(reason.as_bytes());
-    out.extend_from_slice(b"\"},");
+    out.put(b",\"to\":");
+    out.put_u64(to);
+    out.put(b",\"reason\":\"");
+    out.put_slice(reason.as_bytes());
+    out.put(b"\"},");
 }
 
 /// Appends a topic's name: bare for the symbol's own image.
-pub fn push_topic(out: &mut Vec<u8>, channel: Channel, name: &str) {
+pub fn push_topic(out: &mut Text, channel: Channel, name: &str) {
     if !matches!(channel, Channel::Quote | Channel::Index) {
-        out.extend_from_slice(channel.name().as_bytes());
-        out.push(b':');
+        out.put_slice(channel.name().as_bytes());
+        out.put(b":");
     }
-    out.extend_from_slice(name.as_bytes());
+    out.put_slice(name.as_bytes());
 }
 
 /// Appends what every row begins with. Names need no escaping: `is_name` saw to that when they were listed.
-fn push_key(out: &mut Vec<u8>, name: &str, channel: Option<Channel>, rev: Rev, q: u64, time: Time) {
-    out.extend_from_slice(b"{\"symbol\":\"");
-    out.extend_from_slice(name.as_bytes());
+fn push_key(out: &mut Text, name: &str, channel: Option<Channel>, rev: Rev, q: u64, time: Time) {
+    out.put(b"{\"symbol\":\"");
+    out.put_slice(name.as_bytes());
     if let Some(channel) = channel {
-        out.extend_from_slice(b"\",\"channel\":\"");
-        out.extend_from_slice(channel.name().as_bytes());
+        out.put(b"\",\"channel\":\"");
+        out.put_slice(channel.name().as_bytes());
     }
-    out.extend_from_slice(b"\",\"rev\":");
-    push_u64(out, rev);
-    out.extend_from_slice(b",\"q\":");
-    push_u64(out, q);
-    out.extend_from_slice(b",\"time_us\":");
-    push_i64(out, time.us());
+    out.put(b"\",\"rev\":");
+    out.put_u64(rev);
+    out.put(b",\"q\":");
+    out.put_u64(q);
+    out.put(b",\"time_us\":");
+    out.put_i64(time.us());
 }
 
-fn push_value(out: &mut Vec<u8>, value: Option<Decimal>, kind: Kind, strings: bool) {
+fn push_value(out: &mut Text, value: Option<Decimal>, kind: Kind, strings: bool) {
     let Some(value) = value else {
-        out.extend_from_slice(b"null");
+        out.put(b"null");
         return;
     };
     match kind {
         Kind::Decimal if strings => {
-            out.push(b'"');
-            push_decimal(out, value);
-            out.push(b'"');
+            out.put(b"\"");
+            out.put_decimal(value);
+            out.put(b"\"");
         }
-        Kind::Decimal => push_decimal(out, value),
+        Kind::Decimal => out.put_decimal(value),
         Kind::Code(names) => {
             let name = names.get(value.mantissa() as usize).copied().unwrap_or("unknown");
-            out.push(b'"');
-            out.extend_from_slice(name.as_bytes());
-            out.push(b'"');
+            out.put(b"\"");
+            out.put_slice(name.as_bytes());
+            out.put(b"\"");
         }
         Kind::Date => {
             let date = value.mantissa() as u64;
             let (year, month, day) = (date / 10_000, date / 100 % 100, date % 100);
-            out.extend_from_slice(format!("\"{year:04}-{month:02}-{day:02}\"").as_bytes());
+            out.put_slice(format!("\"{year:04}-{month:02}-{day:02}\"").as_bytes());
         }
     }
 }
@@ -279,10 +300,12 @@ mod tests {
         let mut rows = Rows::default();
         let mut row = |since, fields, strings| {
             rows.begin_turn(1);
-            let mut out = Vec::new();
-            let pushed = rows.push_image(&mut out, &images, "VCB", symbol, Shape { since, fields, strings });
-            assert_eq!(pushed, !out.is_empty());
-            String::from_utf8(out).expect("text")
+            let mut out = Text::default();
+            let shape = rows.name(Shape { since, fields, strings });
+            rows.push_image(&mut out, &images, "VCB", symbol, shape);
+            let text = String::from_utf8(out.as_bytes().to_vec()).expect("text");
+            assert!(text.is_empty() || text.ends_with(','), "a comma stands after every row");
+            text.trim_end_matches(',').to_owned()
         };
         let key = r#"{"symbol":"VCB","rev":3,"q":7,"time_us":1999"#;
         assert_eq!(row(2, u32::MAX, false), format!(r#"{key},"bid":61400.50,"trading_date":"2026-11-22"}}"#));

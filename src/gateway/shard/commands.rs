@@ -5,7 +5,7 @@
 use super::Shard;
 use super::session::Sub;
 use crate::base::reason::Reason;
-use crate::flow::dispatch::streams::SessionKey;
+use crate::flow::dispatch::streams::{Selection, SessionKey};
 use crate::flow::dispatch::topic::{Topic, TopicName};
 use crate::flow::dispatch::wish::{Rate, Wish};
 use crate::flow::frame::answer::{Answer, Listed, Rejected};
@@ -58,8 +58,11 @@ impl<I: Io> Shard<I> {
         if session.subs.iter().any(|sub| *sub.name == *name) {
             return self.refuse(key, id, refusal(Reason::SubInUse), Vec::new());
         }
-        let held =
-            session.subs.iter().map(|sub| self.streams.get(sub.place.stream).selection.len()).sum::<usize>();
+        let held = session
+            .subs
+            .iter()
+            .map(|sub| self.streams.get(sub.place.stream).selection.topics().len())
+            .sum::<usize>();
         let room = limits.topics_per_session_max.saturating_sub(held);
         let (names, selection, rejected) = self.resolve(&asked.topics, room);
         for rejection in &rejected {
@@ -86,6 +89,7 @@ impl<I: Io> Shard<I> {
         let session = &self.sessions[key as usize];
         let twice = session.subs.iter().any(|sub| *self.streams.get(sub.place.stream).wish == wish);
         let made = selection
+            .topics()
             .iter()
             .filter(|topic| topic.channel == Channel::Book || topic.channel.bar_ns().is_some());
         self.wants.extend(made.map(|topic| (*topic, wish.depth)));
@@ -111,7 +115,7 @@ impl<I: Io> Shard<I> {
             delta: wish.delta,
             depth: wish.depth,
             decimals: if wish.strings { "string" } else { "number" },
-            topics: stream.selection.len(),
+            topics: stream.selection.topics().len(),
             q: self.encoder.event_numbers(stream),
             rejected,
             recovered: asked.resumes.then_some("reset"),
@@ -122,7 +126,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// What topic names mean today, and which could not be taken.
-    fn resolve(&self, texts: &[String], room: usize) -> (Vec<TopicName>, Vec<Topic>, Vec<Rejected>) {
+    fn resolve(&self, texts: &[String], room: usize) -> (Vec<TopicName>, Selection, Vec<Rejected>) {
         let (mut names, mut selection, mut rejected) = (Vec::new(), Vec::new(), Vec::new());
         for text in texts {
             let name = match TopicName::parse(text) {
@@ -150,10 +154,7 @@ impl<I: Io> Shard<I> {
         }
         names.sort_unstable();
         names.dedup();
-        selection.sort_unstable();
-        selection.dedup();
-        selection.shrink_to_fit();
-        (names, selection, rejected)
+        (names, Selection::new(selection), rejected)
     }
 
     fn effective_rate(&self, asked: Option<f64>) -> (Option<Rate>, Option<&'static str>) {
@@ -183,7 +184,7 @@ impl<I: Io> Shard<I> {
                 sub: &sub.name,
                 stream: stream.number,
                 seq: debt.as_ref().map_or(Some(stream.seq), |debt| debt.seq),
-                topics: stream.selection.len(),
+                topics: stream.selection.topics().len(),
                 rate: stream.wish.rate.map(Rate::per_second),
             }
         });

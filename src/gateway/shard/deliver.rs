@@ -3,12 +3,14 @@
 //! Bounds kept here: a slice of writes between two looks at the sockets, and a share of each turn for debts, taken in
 //! the order in which clients became able to take them.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::Shard;
-use crate::base::limits::PAYMENTS_PER_TURN;
+use crate::base::limits::{PAYMENTS_PER_TURN, SLICE_WRITES};
 use crate::base::reason::Reason;
-use crate::flow::dispatch::streams::{Debt, SessionKey, StreamKey};
+use crate::flow::dispatch::streams::{Debt, Member, SessionKey, StreamKey};
 use crate::flow::dispatch::wish::Mode;
 use crate::flow::frame::answer::Answer;
 use crate::flow::outbox::Offered;
@@ -29,43 +31,64 @@ impl<I: Io> Shard<I> {
 
     /// Makes the stream's frames once and gives them to all its clients.
     fn flush(&mut self, io: &mut I, key: StreamKey) {
-        let mut batch = std::mem::take(&mut self.shared);
+        let Some(mut batch) = self.shared.take() else { return };
         let stream = self.streams.get_mut(key);
         let before = Debt::holding(stream.rev, stream.seq);
         self.encoder.arrivals_ns.clear();
         let sent = self.encoder.encode_shared(stream, &mut batch, self.now);
-        let (members, frames) = (stream.members.len(), stream.seq - before.seq.unwrap_or_default());
-        self.streams.settle(key, sent);
+        let frames = stream.seq - before.seq.unwrap_or_default();
         if sent {
-            std::mem::swap(&mut self.slice.flushing, &mut self.encoder.arrivals_ns);
-            let mut rest = None;
-            let mut given = 0;
-            for member in 0..members {
-                if self.give(key, member, &before, batch.frames(), &mut rest) {
-                    given += 1;
-                    self.slice.given += 1;
-                    self.count_write(io);
-                }
-            }
-            self.slice.end_flush();
+            // Nobody joins or leaves while frames go out, so the members can be walked without looking them up.
+            let mut members = std::mem::take(&mut stream.members);
+            let given = self.give_all(io, key, &mut members, &before, batch.frames());
+            self.streams.get_mut(key).members = members;
             self.stats.frames_written += given * frames;
             self.stats.bytes_written += given * batch.frames().len() as u64;
-        } else {
+        }
+        self.streams.settle(key, sent);
+        if !sent {
             self.catch_up_waiting(key);
         }
-        self.shared = batch;
+        self.shared = Some(batch);
+    }
+
+    /// Gives the frames to the members, a slice of writes at a time. Returns how many took them.
+    fn give_all(
+        &mut self,
+        io: &mut I,
+        key: StreamKey,
+        members: &mut [Member],
+        before: &Debt,
+        frames: &[u8],
+    ) -> u64 {
+        let (mut rest, mut total) = (None, 0);
+        let mut members = members.iter_mut();
+        while members.len() > 0 {
+            let room = SLICE_WRITES - self.slice.writes;
+            let writes = room.min(members.len());
+            let mut given = 0;
+            for member in members.by_ref().take(writes) {
+                given += u64::from(self.give(key, member, before, frames, &mut rest));
+            }
+            total += given;
+            self.slice.wrote(writes, given, &self.encoder.arrivals_ns);
+            if self.slice.writes >= SLICE_WRITES {
+                self.end_slice(io);
+                self.look_at_sockets(io, Some(Duration::ZERO));
+            }
+        }
+        total
     }
 
     /// Gives one member what is due: the shared frames, or a place among the debtors. Returns whether it took the frames.
     fn give(
         &mut self,
         key: StreamKey,
-        member: usize,
+        member: &mut Member,
         before: &Debt,
         frames: &[u8],
         rest: &mut Option<Bytes>,
     ) -> bool {
-        let member = &mut self.streams.get_mut(key).members[member];
         let Some(session) = self.sessions.get_mut(member.session as usize) else { return false };
         if let Some(debt) = &member.debt {
             if debt.served_until_ns > self.now.mono_ns {
@@ -113,9 +136,27 @@ impl<I: Io> Shard<I> {
 
     /// Pays clients what they are owed, as far as their sockets take it.
     pub(super) fn pay(&mut self) {
+        for key in std::mem::take(&mut self.drained) {
+            self.queue_debts(key);
+        }
         for _ in 0..PAYMENTS_PER_TURN.max(self.sessions.len() / 4) {
             let Some((session, stream)) = self.debtors.pop_front() else { return };
             self.pay_one(session, stream);
+        }
+    }
+
+    /// Puts a client whose socket has room again among the debtors, for what does not wait for a slot.
+    fn queue_debts(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get(key as usize).filter(|session| session.ending.is_none()) else {
+            return;
+        };
+        for sub in &session.subs {
+            let stream = self.streams.get(sub.place.stream);
+            let debt = &stream.members[sub.place.member as usize].debt;
+            // With a rate, what it missed comes at its next slot; a payment under way goes on at once.
+            if debt.as_ref().is_some_and(|debt| debt.fresh || debt.cursor > 0 || stream.wish.rate.is_none()) {
+                self.debtors.push_back((key, sub.place.stream));
+            }
         }
     }
 
@@ -145,8 +186,8 @@ impl<I: Io> Shard<I> {
                 self.stats.frames_written += frames;
                 self.stats.frames_private += frames;
                 self.stats.bytes_written += frame.len() as u64;
-                self.slice.ticks.extend(self.encoder.arrivals_ns.drain(..).map(|arrival_ns| (arrival_ns, 1)));
-                self.slice.frames += frames;
+                self.slice.wrote(1, frames, &self.encoder.arrivals_ns);
+                self.encoder.arrivals_ns.clear();
             }
             Err(_) => {
                 self.doomed.push((key, Reason::Disconnected));

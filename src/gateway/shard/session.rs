@@ -286,14 +286,7 @@ impl<I: Io> Shard<I> {
             session.wire.shutdown_write();
             return;
         }
-        for sub in &session.subs {
-            let stream = self.streams.get(sub.place.stream);
-            let debt = &stream.members[sub.place.member as usize].debt;
-            // With a rate, what it missed comes at its next slot; a payment under way goes on at once.
-            if debt.as_ref().is_some_and(|debt| debt.fresh || debt.cursor > 0 || stream.wish.rate.is_none()) {
-                self.debtors.push_back((key, sub.place.stream));
-            }
-        }
+        self.drained.push(key);
     }
 
     /// Ends the sessions that were found to be over while others walked over them.

@@ -1,0 +1,190 @@
+//! Turns of one shard on wires that take everything: what user space costs per frame, without the kernel.
+//!
+//! Under callgrind the counts repeat to the digit. `turn broadcast 1000 200` serves 1,000 clients of one stream 200 ticks;
+//! `turn market 500 100` serves 500 clients of 30 random symbols each, 100 slots of a tenth of a second.
+
+use std::hint::black_box;
+use std::io::{self, ErrorKind, Read, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rust_decimal::Decimal;
+use tickgate::base::clock::Now;
+use tickgate::base::limits::Limits;
+use tickgate::flow::adapter::Sink;
+use tickgate::flow::socket::wire::{Io, Newcomer, Ready, Wire};
+use tickgate::gateway::ingest::Ingest;
+use tickgate::gateway::shard::{Identity, Shard};
+use tickgate_feeds::market::{Channel, FeedId, Symbol, Time, Update, quote};
+use tickgate_feeds::symbols::Symbols;
+
+struct Void;
+
+impl Read for Void {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(ErrorKind::WouldBlock.into())
+    }
+}
+
+impl Write for Void {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(black_box(bytes).len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Wire for Void {
+    fn shutdown_write(&mut self) {}
+    fn reset(&mut self) {}
+}
+
+#[derive(Default)]
+struct Nowhere {
+    newcomers: Vec<Newcomer<Void>>,
+    mono_ns: u64,
+}
+
+impl Io for Nowhere {
+    type Wire = Void;
+
+    fn now(&mut self) -> Now {
+        Now { mono_ns: self.mono_ns, wall: Time(1_763_787_600_000_000_000 + self.mono_ns as i64) }
+    }
+
+    fn newcomers(&mut self, out: &mut Vec<Newcomer<Void>>) {
+        out.append(&mut self.newcomers);
+    }
+
+    fn register(&mut self, _: &mut Void, _: u32) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn poll(&mut self, _: Option<Duration>, _: &mut Vec<Ready>) {}
+}
+
+struct Bench {
+    ingest: Arc<Ingest>,
+    shard: Shard<Nowhere>,
+    io: Nowhere,
+    random: fastrand::Rng,
+    symbols: u32,
+}
+
+impl Bench {
+    fn new(symbols: u32) -> Self {
+        let table = Arc::new(Symbols::new(symbols as usize));
+        for at in 0..symbols {
+            table.list(FeedId(0), &format!("L{at:04}"), Channel::Quote).expect("there is room");
+        }
+        // Heartbeats and pings are not what is counted here.
+        let limits = Limits {
+            heartbeat: Duration::from_secs(3_600),
+            ping: Duration::from_secs(3_600),
+            ..Limits::default()
+        };
+        let ingest = Arc::new(Ingest::new(table, &limits, vec![Box::new(|| ())]));
+        let identity = Arc::new(Identity { epoch: "bench".into(), simulated: true, limits });
+        let shard = Shard::new(0, identity, Arc::clone(&ingest));
+        let io = Nowhere { newcomers: Vec::new(), mono_ns: 1_000_000_000 };
+        Self { ingest, shard, io, random: fastrand::Rng::with_seed(7), symbols }
+    }
+
+    fn connect(&mut self, query: String) {
+        self.io.newcomers.push(Newcomer {
+            wire: Void,
+            peer: ([127, 0, 0, 1], 1).into(),
+            head: Vec::new(),
+            query,
+        });
+    }
+
+    fn tick(&mut self, symbol: u32) {
+        let price = Decimal::new(100_000 + self.random.i64(0..900_000), 2);
+        let time = Time(1_763_787_600_000_000_000 + self.io.mono_ns as i64);
+        let mut update =
+            Update::image(Symbol::at(symbol), Channel::Quote, time, &[(quote::LAST, Some(price))]);
+        update.arrival_ns = self.io.mono_ns;
+        self.ingest.push(&[update]);
+    }
+
+    /// A symbol by Zipf's law with exponent 1, near enough.
+    fn popular(&mut self) -> u32 {
+        let share = self.random.f64();
+        ((f64::from(self.symbols)).powf(share) as u32).min(self.symbols - 1)
+    }
+
+    /// Turns until everybody has the first picture.
+    fn settle(&mut self) {
+        for _ in 0..1_000 {
+            self.io.mono_ns += 1_000_000;
+            self.shard.turn(&mut self.io);
+        }
+    }
+}
+
+fn main() {
+    // cargo passes flags of its own.
+    let arguments: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let number = |at: usize, default: u64| arguments.get(at).and_then(|n| n.parse().ok()).unwrap_or(default);
+    let (clients, rounds) = (number(1, 100), number(2, 20));
+    match arguments.first().map_or("broadcast", String::as_str) {
+        "market" => market(clients, rounds),
+        _ => broadcast(clients, rounds),
+    }
+}
+
+fn broadcast(clients: u64, ticks: u64) {
+    let mut bench = Bench::new(1);
+    for _ in 0..clients {
+        bench.connect("symbols=*".into());
+    }
+    bench.tick(0);
+    bench.settle();
+    let before = bench.shard.stats().clone();
+    for _ in 0..ticks {
+        bench.io.mono_ns += 100_000_000;
+        bench.tick(0);
+        bench.shard.turn(&mut bench.io);
+    }
+    report(&mut bench, &before);
+}
+
+fn market(clients: u64, slots: u64) {
+    let mut bench = Bench::new(1_000);
+    for symbol in 0..1_000 {
+        bench.tick(symbol);
+    }
+    for _ in 0..clients {
+        let symbols: Vec<String> = (0..30).map(|_| format!("L{:04}", bench.random.u32(0..1_000))).collect();
+        bench.connect(format!("symbols={}&rate=10", symbols.join(",")));
+    }
+    bench.settle();
+    let before = bench.shard.stats().clone();
+    // 20,000 ticks a second in steps of a millisecond; the shard turns when it said it would.
+    let mut due_ns = 0;
+    for _ in 0..slots * 100 {
+        bench.io.mono_ns += 1_000_000;
+        for _ in 0..20 {
+            let symbol = bench.popular();
+            bench.tick(symbol);
+        }
+        if bench.io.mono_ns >= due_ns {
+            let wait = bench.shard.turn(&mut bench.io).unwrap_or_default();
+            due_ns = bench.io.mono_ns + wait.as_nanos() as u64;
+        }
+    }
+    report(&mut bench, &before);
+}
+
+fn report(bench: &mut Bench, before: &tickgate::gateway::shard::Stats) {
+    bench.shard.settle_stats();
+    let after = bench.shard.stats();
+    let frames = after.frames_written - before.frames_written;
+    let bytes = after.bytes_written - before.bytes_written;
+    let rows = after.encoder.rows - before.encoder.rows;
+    println!("frames {frames} bytes {bytes} rows encoded {rows} turns {}", after.turns - before.turns);
+}
