@@ -126,7 +126,9 @@ async fn connection(stream: TcpStream, peer: SocketAddr, permit: Option<Permit>,
         return;
     };
     let place = Permit::take(&shard.open, usize::MAX);
-    let stall = limits.write_stall;
+    // The kernel gives a peer up only after we have: it would take the goodbye with it, and the reason. A stall is noticed
+    // when the heartbeat's wheel comes by.
+    let stall = limits.write_stall + limits.heartbeat + limits.close_timeout;
     let wire =
         parts.io.into_inner().into_std().and_then(|stream| Tcp::new(stream, [Some(permit), place], stall));
     match wire {

@@ -1,0 +1,160 @@
+"""Starts real gateways for the black-box tests, asks their operators' pages, and counts what passed.
+
+Linux only: memory is read from /proc.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import re
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+START_S = 30  # a machine that is busy with other builds starts slowly
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """The arguments that every script has."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--binary", default=str(ROOT / "target/release/tickgate"), help="the gateway to test")
+    return parser
+
+
+class Report:
+    """One line a check; the last line and the exit code say how it went."""
+
+    def __init__(self):
+        self.passed = self.failed = 0
+        self.begun = time.monotonic()
+
+    def check(self, name: str, good: bool, detail: object = "") -> bool:
+        """Prints one check."""
+        if good:
+            self.passed += 1
+            print(f"ok {name}", flush=True)
+        else:
+            self.failed += 1
+            print(f"FAILED {name}: {detail}", flush=True)
+        return good
+
+    def equal(self, name: str, got: object, expected: object) -> bool:
+        """Prints one comparison."""
+        return self.check(name, got == expected, f"got {got!r}, expected {expected!r}")
+
+    def clean(self, name: str, violations: list[str]) -> bool:
+        """No rule of the contract was broken."""
+        return self.check(name, not violations, f"{len(violations)} violations, first: {violations[:3]}")
+
+    def end(self) -> int:
+        """The last line; the exit code."""
+        print(f"took {time.monotonic() - self.begun:.1f} s")
+        print(f"{self.passed} passed, {self.failed} failed", flush=True)
+        return 1 if self.failed else 0
+
+
+def run(main) -> None:
+    """Runs a script's `main(report)`; an exception is a failed check and not a lost count."""
+    report = Report()
+    try:
+        asyncio.run(main(report))
+    except Exception as error:  # whatever ends a script early must be seen in its last line
+        import traceback
+
+        traceback.print_exc()
+        report.check("the script ran to its end", False, repr(error))
+    sys.exit(report.end())
+
+
+async def http(port: int, target: str, timeout: float = 10, method: str = "GET") -> tuple[int, dict, bytes]:
+    """One HTTP/1.1 request: status, headers in lower case, body."""
+    async with asyncio.timeout(timeout):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            writer.write(f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+            await writer.drain()
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+            body = await reader.read()
+        finally:
+            writer.close()
+    headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+    return int(head[0].split()[1]), headers, body
+
+
+class Gateway:
+    """A gateway process of our own."""
+
+    def __init__(self, process: asyncio.subprocess.Process, lines: list[str], errors: Path):
+        self.process, self.lines, self.errors = process, lines, errors
+        text = "\n".join(lines)
+        self.port = int(re.search(r"ws://[^/]*:(\d+)/", text)[1])
+        self.admin_port = int(re.search(r"http://[^/]*:(\d+)/metrics", text)[1])
+        self.memory_mib = int(re.search(r"at most (\d+) MiB in the process", text)[1])
+        self.url = f"ws://127.0.0.1:{self.port}/ws"
+
+    @classmethod
+    async def start(cls, binary: str, *feeds: str, config: str = "", listen: str = "127.0.0.1:0") -> "Gateway":
+        """Starts it and reads the lines that say where it serves."""
+        home = Path(tempfile.mkdtemp(prefix="tickgate-test-"))
+        command = [binary, "serve", "--listen", listen, "--admin", "127.0.0.1:0"]
+        for feed in feeds:
+            command += ["--feed", feed]
+        if config:
+            (home / "tickgate.toml").write_text(config)
+            command += ["--config", str(home / "tickgate.toml")]
+        errors = home / "stderr"
+        with errors.open("wb") as sink:
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=sink
+            )
+        lines = []
+        async with asyncio.timeout(START_S):
+            while not any("memory" in line for line in lines):
+                line = (await process.stdout.readline()).decode()
+                if not line:
+                    await process.wait()
+                    raise RuntimeError(f"the gateway ended with {process.returncode}: {errors.read_text()}")
+                lines.append(line.rstrip())
+        return cls(process, lines, errors)
+
+    def rss_mib(self) -> float:
+        """Memory of the process in RAM."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1024
+
+    async def metrics(self) -> dict[str, float]:
+        """Every sample of /metrics by its name with labels."""
+        _, _, body = await http(self.admin_port, "/metrics")
+        lines = (line.rsplit(" ", 1) for line in body.decode().splitlines() if line and line[0] != "#")
+        return {name: float(value) for name, value in lines}
+
+    async def metric_reaches(self, name: str, value: float, timeout: float) -> float:
+        """Waits until a counter stands at `value`; shards publish once a second. Returns the last value seen."""
+        deadline, seen = time.monotonic() + timeout, 0.0
+        while time.monotonic() < deadline:
+            seen = (await self.metrics()).get(name, 0.0)
+            if seen >= value:
+                break
+            await asyncio.sleep(0.1)  # a page offers no event to await
+        return seen
+
+    async def stop(self, how: signal.Signals = signal.SIGTERM, timeout: float = 15) -> int:
+        """Ends the process; its exit code."""
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(how)
+        try:
+            async with asyncio.timeout(timeout):
+                return await self.process.wait()
+        except TimeoutError:
+            self.process.kill()
+            return await self.process.wait()
+
+    async def __aenter__(self) -> "Gateway":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
