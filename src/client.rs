@@ -6,6 +6,6 @@
 
 mod clock;
 mod endpoint;
-pub mod load;
 mod random;
+pub mod load;
 pub mod watch;

@@ -75,7 +75,7 @@ impl World {
             return;
         }
         let channel = if at % 5 == 4 { Channel::Index } else { Channel::Quote };
-        let name = format!("{}{at:02}", if at % 2 == 0 { 'A' } else { 'B' });
+        let name = format!("{}{at:02}", if at.is_multiple_of(2) { 'A' } else { 'B' });
         self.symbols.list(FeedId((at % 2) as u16), &name, channel).expect("room");
         let members: Vec<Symbol> =
             (0..self.symbols.len() as u32).filter(|n| n % 3 != 1).map(Symbol::at).collect();

@@ -4,10 +4,10 @@
 //! again); what is held back until a book is in sync is bounded in [`sync`], the symbols in [`instruments`].
 
 mod fields;
-mod instruments;
 mod message;
 mod scan;
 mod sync;
+mod instruments;
 #[cfg(test)]
 mod tests;
 

@@ -11,18 +11,18 @@ use crate::market::{FeedId, Time, Update};
 use crate::spec::Spec;
 use crate::symbols::Symbols;
 
+mod pace;
 mod alias;
-mod book;
-mod day;
-mod flow;
-mod index;
-mod ladder;
 mod load;
-mod market;
+mod day;
+mod ladder;
+mod tape;
+mod book;
 mod member;
 mod members;
-mod pace;
-mod tape;
+mod flow;
+mod index;
+mod market;
 
 #[cfg(test)]
 mod tests;

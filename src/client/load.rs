@@ -4,18 +4,18 @@
 //! sample only, so that the client is not what is measured. Bound: `CLIENTS_MAX` clients; memory per client is one
 //! small struct, see `connection`.
 
-mod connection;
+mod process;
+mod plan;
+mod rounds;
+mod tally;
 mod handshake;
 mod head;
-mod plan;
-mod probe;
-mod process;
-mod report;
-mod rounds;
 mod sample;
-mod tally;
 mod walker;
+mod connection;
 mod worker;
+mod probe;
+mod report;
 
 use std::net::Ipv4Addr;
 use std::process::{Command, ExitCode, Stdio};

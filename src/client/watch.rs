@@ -3,15 +3,15 @@
 //! It follows the protocol's rules for clients to the letter (gaps, heartbeats, drain, close codes), so it is also
 //! what an SDK's author may read. Bound: what is held is bounded in `table` and `view`; one connection at a time.
 
-mod backoff;
 mod gap;
+mod backoff;
+mod wire;
+mod table;
+mod view;
 mod lines;
 mod render;
 mod screen;
 mod session;
-mod table;
-mod view;
-mod wire;
 
 use std::hash::{BuildHasher, RandomState};
 use std::process::ExitCode;

@@ -258,7 +258,7 @@ impl Metrics {
             let _ = writeln!(page, "# TYPE {gauge} gauge");
             for (label, share) in QUANTILES.iter().filter(|_| window.count() > 0) {
                 let seconds = window.quantile_ns(*share) as f64 / 1e9;
-                let _ = writeln!(page, "{gauge}{{quantile=\"{label}\"}} {seconds}");
+                let _ = writeln!(page, "{gauge}{{q=\"{label}\"}} {seconds}");
             }
             page.push('\n');
         }

@@ -197,8 +197,11 @@ fn serve_shard(
     }
 }
 
-fn open_feeds(config: &Config, symbols: &Arc<Symbols>) -> Result<Vec<(String, Box<dyn Source>)>, String> {
-    let mut sources: Vec<(String, Box<dyn Source>)> = Vec::new();
+/// A source under the name that operators see.
+type Named = (String, Box<dyn Source>);
+
+fn open_feeds(config: &Config, symbols: &Arc<Symbols>) -> Result<Vec<Named>, String> {
+    let mut sources: Vec<Named> = Vec::new();
     for (at, text) in config.feeds.iter().enumerate() {
         let id = FeedId(u16::try_from(at).map_err(|_| "feeds: expected at most 65,536".to_owned())?);
         let spec = Spec::parse(text)?;

@@ -113,7 +113,9 @@ mod tests {
 
     #[test]
     fn bands_are_those_that_the_exchange_published() {
-        let Some(text) = super::super::tests::real_feed("vietnam/price_bands_2026-08.csv") else { return };
+        let Some(text) = crate::synthetic::tests::real_feed("vietnam/price_bands_2026-08.csv") else {
+            return;
+        };
         let mut checked = 0;
         for row in text.lines().skip(1) {
             let cells: Vec<_> = row.split(',').collect();

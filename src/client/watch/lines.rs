@@ -62,8 +62,8 @@ fn line(out: &mut String, object: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::wire::read;
     use super::*;
+    use crate::client::watch::wire::read;
 
     #[test]
     fn rows_pass_unchanged_and_the_rest_is_typed() {

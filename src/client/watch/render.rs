@@ -120,9 +120,9 @@ fn aligned(cells: &[Vec<String>]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::view::Wish;
-    use super::super::wire::read;
     use super::*;
+    use crate::client::watch::view::Wish;
+    use crate::client::watch::wire::read;
 
     fn view(fields: &[&str]) -> View {
         let fields = fields.iter().map(|&field| field.to_owned()).collect();

@@ -274,8 +274,8 @@ impl View {
 
 #[cfg(test)]
 mod tests {
-    use super::super::wire::read;
     use super::*;
+    use crate::client::watch::wire::read;
 
     fn view() -> View {
         View::new(Wish { topics: vec!["VCB".into()], ..Wish::default() })

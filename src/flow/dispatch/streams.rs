@@ -433,7 +433,7 @@ impl Streams {
         found.unwrap_or_else(|| {
             let slot = rate.slot_ns();
             let reversed = if phases == 0 { 0 } else { (phase as u64).reverse_bits() >> (64 - phases) };
-            let offset = slot * reversed >> phases;
+            let offset = (slot * reversed) >> phases;
             // The first boundary after now on the grid of this rate and phase.
             let next_ns = (now_ns.saturating_sub(offset) / slot + 1) * slot + offset;
             self.groups.push(Group { rate, phase, next_ns, streams: Vec::new(), writes: 0 });

@@ -174,7 +174,7 @@ fn subscribe(object: &mut Map<String, Value>, limits: &Limits) -> Result<Subscri
         snapshot: boolean(object, "snapshot")?.unwrap_or(true),
         depth: check_depth(depth)?,
         strings: decimals_are_strings(decimals.as_deref())?,
-        resumes: resumes(object.remove("since"))?,
+        resumes: resumes(object.remove("since").as_ref())?,
     })
 }
 
@@ -289,7 +289,7 @@ fn decimals_are_strings(decimals: Option<&str>) -> Result<bool, Mistake> {
     }
 }
 
-fn resumes(since: Option<Value>) -> Result<bool, Mistake> {
+fn resumes(since: Option<&Value>) -> Result<bool, Mistake> {
     match since {
         None | Some(Value::Null) => Ok(false),
         Some(Value::Object(_)) => Ok(true),

@@ -33,7 +33,7 @@ impl<I: Io> Shard<I> {
                     let pong = Answer::Pong { id, ts_us: self.now.wall.us() };
                     self.answer(key, pong.frame());
                 }
-                Err(mistake) => self.refuse(key, id, mistake, Vec::new()),
+                Err(mistake) => self.refuse(key, id, &mistake, Vec::new()),
             }
         }
     }
@@ -43,7 +43,7 @@ impl<I: Io> Shard<I> {
         let session = &mut self.sessions[key as usize];
         let refusal = |code: Reason| Mistake { code, message: code.text().into() };
         if session.subs.len() >= limits.streams_per_session_max {
-            return self.refuse(key, id, refusal(Reason::StreamLimit), Vec::new());
+            return self.refuse(key, id, &refusal(Reason::StreamLimit), Vec::new());
         }
         let name = match asked.sub {
             Some(name) => name,
@@ -56,7 +56,7 @@ impl<I: Io> Shard<I> {
             },
         };
         if session.subs.iter().any(|sub| *sub.name == *name) {
-            return self.refuse(key, id, refusal(Reason::SubInUse), Vec::new());
+            return self.refuse(key, id, &refusal(Reason::SubInUse), Vec::new());
         }
         let held = session
             .subs
@@ -74,7 +74,7 @@ impl<I: Io> Shard<I> {
                 Reason::ALL.iter().find(|reason| rejected.first().is_some_and(|r| r.code == reason.label()));
             let code = code.copied().unwrap_or(Reason::UnknownTopic);
             let message = format!("topics: none could be taken, {}", code.text());
-            return self.refuse(key, id, Mistake { code, message }, rejected);
+            return self.refuse(key, id, &Mistake { code, message }, rejected);
         }
         let (rate, capped_by) = self.effective_rate(asked.rate);
         let wish = Wish {
@@ -169,7 +169,7 @@ impl<I: Io> Shard<I> {
         let found = self.sessions[key as usize].subs.iter().position(|sub| *sub.name == *name);
         let Some(at) = found else {
             let mistake = Mistake { code: Reason::UnknownSub, message: Reason::UnknownSub.text().into() };
-            return self.refuse(key, id, mistake, Vec::new());
+            return self.refuse(key, id, &mistake, Vec::new());
         };
         let stream = self.streams.get(self.sessions[key as usize].subs[at].place.stream).number;
         self.leave(key, at);
@@ -192,7 +192,7 @@ impl<I: Io> Shard<I> {
         self.answer(key, frame);
     }
 
-    fn refuse(&mut self, key: SessionKey, id: Option<&RawValue>, mistake: Mistake, rejected: Vec<Rejected>) {
+    fn refuse(&mut self, key: SessionKey, id: Option<&RawValue>, mistake: &Mistake, rejected: Vec<Rejected>) {
         self.stats.refusals[mistake.code as usize] += 1;
         let (code, message) = (mistake.code.label(), mistake.message.as_str());
         let answer = Answer::Error { id, code, message, retry_after_ms: None, rejected };

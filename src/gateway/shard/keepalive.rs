@@ -118,7 +118,7 @@ impl<I: Io> Shard<I> {
         for key in std::mem::take(&mut self.keepalive.ending) {
             match self.sessions.get(key as usize).and_then(|session| session.ending.as_ref()) {
                 Some(ending) if ending.deadline_ns <= self.now.mono_ns || ending.discard_left == 0 => {
-                    self.forget(key)
+                    self.forget(key);
                 }
                 Some(_) => self.keepalive.ending.push(key),
                 None => {}

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rust_decimal::{Decimal, RoundingStrategy};
 
-use super::super::ladder::{Band, price_of, rung_above, rung_below};
-use super::super::members::MEMBERS;
 use crate::market::{Body, Channel, Level, Phase, Side, Symbol, Time, Trade, Update, index, quote};
 use crate::symbols::Symbols;
+use crate::synthetic::ladder::{Band, price_of, rung_above, rung_below};
+use crate::synthetic::members::MEMBERS;
 
 /// What is known of one symbol.
 #[derive(Default)]
