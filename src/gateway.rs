@@ -1,6 +1,8 @@
 //! Ties the stages: the one place that knows them all.
 
 pub mod config;
+pub mod life;
+pub mod sources;
 pub mod ingest;
 pub mod shard;
 pub mod rest;

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use tickgate::client::{load, watch};
 use tickgate::gateway::config::Config;
 use tickgate::gateway::run;
+use tickgate::gateway::sources::Failure;
 
 /// Market-data fan-out gateway: conflated, sequence-numbered batch frames over WebSocket.
 ///
@@ -61,6 +62,8 @@ struct Serve {
 const EXIT_USAGE: u8 = 64;
 /// The gateway could not be built: a port is taken, a file is missing.
 const EXIT_UNAVAILABLE: u8 = 69;
+/// The gateway broke (EX_SOFTWARE).
+const EXIT_BROKEN: u8 = 70;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -79,13 +82,15 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => {
             load::run(&arguments).unwrap_or_else(|error| fail(&error, EXIT_UNAVAILABLE))
         }
-        Command::CheckConfig { file } => match read_config(&file) {
-            Ok(_) => {
-                println!("{}: good", file.display());
-                ExitCode::SUCCESS
+        Command::CheckConfig { file } => {
+            match read_config(&file).map_err(Failure::Usage).and_then(|c| run::check(&c)) {
+                Ok(()) => {
+                    say(&format!("{}: good\n", file.display()));
+                    ExitCode::SUCCESS
+                }
+                Err(failure) => give_up(failure),
             }
-            Err(error) => fail(&error, EXIT_USAGE),
-        },
+        }
     }
 }
 
@@ -95,22 +100,45 @@ fn serve(arguments: Serve) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&error, EXIT_USAGE),
     };
-    let gateway = match run::start(&config) {
+    let mut gateway = match run::start(&config) {
         Ok(gateway) => gateway,
-        Err(error) => return fail(&error, EXIT_UNAVAILABLE),
+        Err(failure) => return give_up(failure),
     };
-    println!("tickgate {} serves {}", env!("CARGO_PKG_VERSION"), gateway.feeds.join(", "));
-    println!("  page     http://{}/", gateway.address);
-    println!("  clients  ws://{}/ws?symbols=@VN30", gateway.address);
-    println!("  metrics  http://{}/metrics", gateway.admin_address);
-    let (clients, symbols) = (gateway.limits.connections_max, gateway.limits.symbols_max);
-    println!("  memory   at most {} with {clients} slow clients and {symbols} symbols", gateway.memory);
-    if let Err(error) = gateway.wait_for_signal() {
-        return fail(&format!("cannot wait for signals: {error}"), EXIT_UNAVAILABLE);
-    }
-    println!("draining");
+    say(&greeting(&gateway));
+    let asked = gateway.wait();
+    say("draining\n");
     gateway.shut_down();
-    ExitCode::SUCCESS
+    match asked {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, EXIT_BROKEN),
+    }
+}
+
+fn greeting(gateway: &run::Gateway) -> String {
+    let (version, feeds) = (env!("CARGO_PKG_VERSION"), gateway.feeds.join(", "));
+    let (clients, symbols) = (gateway.limits.connections_max, gateway.limits.symbols_max);
+    format!(
+        "tickgate {version} serves {feeds}\n  page     http://{address}/\n  \
+         clients  ws://{address}/ws?symbols={topic}\n  metrics  http://{admin}/metrics\n  \
+         memory   at most {memory} with {clients} slow clients and {symbols} symbols\n",
+        address = gateway.address,
+        topic = gateway.first_topic,
+        admin = gateway.admin_address,
+        memory = gateway.memory,
+    )
+}
+
+/// Writes to stdout. Whoever closed it does not want to hear, and that is no reason to end.
+fn say(text: &str) {
+    use std::io::Write as _;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn give_up(failure: Failure) -> ExitCode {
+    match failure {
+        Failure::Usage(error) => fail(&error, EXIT_USAGE),
+        Failure::Unavailable(error) => fail(&error, EXIT_UNAVAILABLE),
+    }
 }
 
 fn effective_config(arguments: Serve) -> Result<Config, String> {

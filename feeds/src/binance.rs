@@ -134,7 +134,7 @@ impl Binance {
         *newest = Some(trade.id);
         let (symbol, time) = (known.symbol, trade.time.unwrap_or(arrival));
         if lost > 0 {
-            out.push(Update::new(symbol, time, Body::Lost(u32::try_from(lost).unwrap_or(u32::MAX))));
+            out.push(Update::new(symbol, time, Body::Missing(u32::try_from(lost).unwrap_or(u32::MAX))));
         }
         let body = crate::market::Trade {
             price: trade.price,

@@ -399,7 +399,9 @@ pub enum Body {
     Phase(Phase),
     /// The venue halted the symbol (true) or let it go on (false).
     Halt(bool),
-    /// That many trades of the symbol are known to be lost before this point.
+    /// That many trades of the symbol are known to be lost before this point, by the venue's own numbers.
+    Missing(u32),
+    /// That many trades of the symbol had to go because the gateway could not take them.
     Lost(u32),
 }
 

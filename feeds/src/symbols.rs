@@ -26,8 +26,20 @@ pub enum Refused {
     Full,
     /// Another feed owns the name.
     Clash(FeedId),
-    /// The name is empty, longer than 64, or has a character outside `[A-Za-z0-9._:@*/-]` (`:`, `@`, `*` are taken).
+    /// The name is empty, longer than 64, or has a character outside `[A-Za-z0-9._/-]`.
     BadName,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Full => f.write_str("the table of symbols is full"),
+            Self::Clash(feed) => {
+                write!(f, "feed number {} has a symbol of that name; give one of them a prefix", feed.0 + 1)
+            }
+            Self::BadName => f.write_str("expected 1 to 64 characters of [A-Za-z0-9._/-]"),
+        }
+    }
 }
 
 #[derive(Debug, Default)]

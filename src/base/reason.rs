@@ -41,7 +41,7 @@ reasons! {
     ProtocolError = "protocol_error", Some(1002), "WebSocket protocol error";
     /// A text message was not UTF-8.
     InvalidUtf8 = "invalid_utf8", Some(1007), "text is not valid UTF-8";
-    /// Binary frames on a session that speaks JSON, or a flood.
+    /// Binary frames on a session that speaks JSON.
     UnexpectedBinary = "unexpected_binary", Some(1003), "binary message on a JSON session";
     /// Too many refused commands in a short time.
     Flood = "flood", Some(1008), "too many refused messages";

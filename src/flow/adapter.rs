@@ -64,7 +64,7 @@ pub fn run(
     gauge: &Gauge,
 ) {
     // Should the source panic, its rows must not look live for ever.
-    let mut obituary = Obituary { sink, feed, last_state: State::Suspect };
+    let mut obituary = Obituary { sink, feed, last_state: Some(State::Suspect) };
     let pulled = source.pulled();
     let mut out = Vec::new();
     let mut lag = Latency::default();
@@ -112,12 +112,13 @@ pub fn run(
                 std::thread::park_timeout(wait.clamp(BREATH, NAP));
             }
             Next::Ended => {
-                obituary.last_state = State::Closed;
+                obituary.last_state = Some(State::Closed);
                 return;
             }
         }
     }
-    obituary.last_state = State::Closed;
+    // The gateway ends, not the feed: nothing is to be said of the rows.
+    obituary.last_state = None;
 }
 
 fn note(gauge: &Gauge, source: &dyn Source, out: &[Update], wall_ns: i64) {
@@ -135,11 +136,13 @@ fn note(gauge: &Gauge, source: &dyn Source, out: &[Update], wall_ns: i64) {
 struct Obituary<'a> {
     sink: &'a dyn Sink,
     feed: FeedId,
-    last_state: State,
+    last_state: Option<State>,
 }
 
 impl Drop for Obituary<'_> {
     fn drop(&mut self) {
-        self.sink.set_state(self.feed, self.last_state);
+        if let Some(state) = self.last_state {
+            self.sink.set_state(self.feed, state);
+        }
     }
 }

@@ -132,7 +132,7 @@ fn drop_overwritten(queue: &mut Vec<Update>) {
                     new_books.insert(symbol);
                 }
             }
-            Body::Trade(_) | Body::Lost(_) => {
+            Body::Trade(_) | Body::Missing(_) | Body::Lost(_) => {
                 fields.remove(&(symbol, Channel::Quote));
                 fields.remove(&(symbol, Channel::Index));
             }

@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
 use super::doors::text;
+use super::life::Life;
 use super::metrics::Metrics;
 use crate::base::limits::Limits;
 use crate::flow::socket::wire::Permit;
@@ -26,8 +27,8 @@ const CONNECTIONS_MAX: usize = 64;
 pub struct Admin {
     /// What is measured.
     pub metrics: Metrics,
-    /// The gateway is ending.
-    pub draining: Arc<AtomicBool>,
+    /// Whether the gateway lives.
+    pub life: Arc<Life>,
 }
 
 /// Accepts operators for as long as it is polled.
@@ -63,10 +64,11 @@ fn route(admin: &Admin, path: &str) -> Response<Full<Bytes>> {
             reply.headers_mut().insert(header::CONTENT_TYPE, kind);
             reply
         }
-        "/livez" => text(StatusCode::OK, "live"),
-        "/readyz" if admin.draining.load(Ordering::Relaxed) => {
-            text(StatusCode::SERVICE_UNAVAILABLE, "draining")
+        "/livez" if admin.life.dead.load(Ordering::Relaxed) => {
+            text(StatusCode::SERVICE_UNAVAILABLE, "a shard has died")
         }
+        "/livez" => text(StatusCode::OK, "live"),
+        "/readyz" if !admin.life.takes_clients() => text(StatusCode::SERVICE_UNAVAILABLE, "draining"),
         "/readyz" => text(StatusCode::OK, "ready"),
         _ => text(StatusCode::NOT_FOUND, "no such page; there are /metrics, /livez and /readyz"),
     }

@@ -22,6 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::ingest::Ingest;
+use super::life::Life;
 use super::rest::{self, FeedNames};
 use super::shard::Identity;
 use crate::base::clock::Clock;
@@ -43,6 +44,13 @@ pub struct ShardDoor {
     pub mailbox: Arc<Mailbox>,
     /// How many it has.
     pub open: Arc<AtomicUsize>,
+}
+
+impl ShardDoor {
+    /// The door to the shard of this mailbox, which has no clients yet.
+    pub fn new(mailbox: &Arc<Mailbox>) -> Self {
+        Self { mailbox: Arc::clone(mailbox), open: Arc::default() }
+    }
 }
 
 /// What the doors did so far.
@@ -72,6 +80,8 @@ pub struct Doors {
     pub open: Arc<AtomicUsize>,
     /// The time.
     pub clock: Clock,
+    /// Whether new clients may come.
+    pub life: Arc<Life>,
     /// What was done so far.
     pub stats: Stats,
 }
@@ -163,7 +173,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
 
 impl Service {
     fn route(&self, request: &Request<Incoming>) -> Reply {
-        if !self.has_room {
+        if !self.has_room || !self.doors.life.takes_clients() {
             let mut reply = text(StatusCode::SERVICE_UNAVAILABLE, Reason::Overloaded.text());
             reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
             reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

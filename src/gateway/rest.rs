@@ -30,10 +30,7 @@ struct Snapshot<'a> {
 /// `/v1/snapshot?symbols=..`: the images of now, as rows of a whole picture.
 pub fn snapshot(query: &str, identity: &Identity, ingest: &Ingest, now: Time) -> Result<Vec<u8>, Mistake> {
     let query = if query.is_empty() { "symbols=*" } else { query };
-    let missing = || Mistake {
-        code: Reason::BadRequest,
-        message: "symbols: missing, expected a list of topics".into(),
-    };
+    let missing = || Mistake::new(Reason::BadRequest, "symbols: missing, expected a list of topics");
     let asked = command::from_query(query, &identity.limits)?.ok_or_else(missing)?;
     let topics_max = identity.limits.topics_per_session_max;
     let mut rejected = Vec::new();
@@ -41,7 +38,11 @@ pub fn snapshot(query: &str, identity: &Identity, ingest: &Ingest, now: Time) ->
     for text in &asked.topics {
         let found = TopicName::parse(text).and_then(|name| name.resolve(ingest.symbols()));
         match found {
-            Ok(found) => topics.extend(found),
+            Ok(found) if found.iter().all(|topic| topic.channel <= Channel::Book) => topics.extend(found),
+            Ok(_) => {
+                let message = "expected quotes, indices or books: events have no image".to_owned();
+                rejected.push(Rejected::new(text, Reason::BadTopic, message));
+            }
             Err(Refusal { code, message }) => rejected.push(Rejected::new(text, code, message)),
         }
     }
@@ -49,7 +50,7 @@ pub fn snapshot(query: &str, identity: &Identity, ingest: &Ingest, now: Time) ->
     topics.dedup();
     if topics.len() > topics_max {
         let message = format!("symbols: {} topics, expected at most {topics_max}", topics.len());
-        return Err(Mistake { code: Reason::TopicLimit, message });
+        return Err(Mistake::new(Reason::TopicLimit, message));
     }
     let (rev, rows) = rows(&topics, &asked, ingest);
     let rows = RawValue::from_string(rows).unwrap_or_default();

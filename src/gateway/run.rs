@@ -4,27 +4,27 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
-use tickgate_feeds::capture::Capture;
-use tickgate_feeds::feed::Source;
 use tickgate_feeds::market::FeedId;
-use tickgate_feeds::spec::Spec;
 use tickgate_feeds::symbols::Symbols;
-use tickgate_feeds::synthetic::Synthetic;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::admin::{self, Admin};
 use super::config::Config;
 use super::doors::{self, Doors, ShardDoor};
 use super::ingest::{Ingest, Waker};
-use super::metrics::{FeedGauge, Metrics};
+use super::life::Life;
+use super::metrics::{FeedGauge, Metrics, Published};
+use super::rest::FeedNames;
 use super::shard::{self, Identity, Shard};
+use super::sources::{self, Failure, Named};
 use crate::base::clock::Clock;
 use crate::base::limits::{Limits, Memory};
 use crate::flow::adapter;
@@ -49,113 +49,136 @@ pub struct Gateway {
     pub feeds: Vec<String>,
     /// The bounds, fitted to this machine.
     pub limits: Limits,
+    /// A topic that shows something: the first group, or all.
+    pub first_topic: String,
     runtime: Runtime,
-    stop_feeds: Arc<AtomicBool>,
-    draining: Arc<AtomicBool>,
+    signals: Signals,
+    life: Arc<Life>,
     mailboxes: Vec<Arc<Mailbox>>,
-    shards: Vec<JoinHandle<()>>,
-    sources: Vec<JoinHandle<()>>,
-    drain: Duration,
+    threads: Vec<JoinHandle<()>>,
 }
 
-/// Builds all parts and begins to serve. The error is one line for the operator.
-pub fn start(config: &Config) -> Result<Gateway, String> {
-    config.check()?;
+/// Says whether a gateway could be built from this, short of opening its ports.
+pub fn check(config: &Config) -> Result<(), Failure> {
+    config.check().map_err(Failure::Usage)?;
+    sources::open(config, &Arc::new(Symbols::new(config.limits.symbols_max))).map(|_| ())
+}
+
+/// Builds all parts and begins to serve.
+pub fn start(config: &Config) -> Result<Gateway, Failure> {
+    config.check().map_err(Failure::Usage)?;
+    let symbols = Arc::new(Symbols::new(config.limits.symbols_max));
+    let sources = sources::open(config, &symbols)?;
+    build(config, symbols, sources).map_err(Failure::Unavailable)
+}
+
+fn build(config: &Config, symbols: Arc<Symbols>, sources: Vec<Named>) -> Result<Gateway, String> {
     let limits = fit_descriptors(&config.limits);
     let clock = Clock::start();
-    let symbols = Arc::new(Symbols::new(config.limits.symbols_max));
-    let sources = open_feeds(config, &symbols)?;
-    set_groups(config, &symbols)?;
     let runtime = runtime()?;
-    let listener = listen(&runtime, config.listen, "listen")?;
-    let admin_listener = listen(&runtime, config.admin, "admin")?;
-    let address = listener.local_addr().map_err(|error| format!("listen: {error}"))?;
-    let admin_address = admin_listener.local_addr().map_err(|error| format!("admin: {error}"))?;
-
-    let identity = Arc::new(Identity {
-        epoch: epoch(clock),
-        simulated: sources.iter().any(|(_, source)| source.simulated()),
-        limits: limits.clone(),
-    });
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let count = config.shards.unwrap_or(cores);
+    // From here on a signal ends the gateway in good order.
+    let signals = runtime.block_on(async { Signals::new() }).map_err(|error| format!("signals: {error}"))?;
+    let (listener, address) = listen(&runtime, config.listen, "listen")?;
+    let (admin_listener, admin_address) = listen(&runtime, config.admin, "admin")?;
+    let simulated = sources.iter().any(|(_, source)| source.simulated());
+    let identity = Arc::new(Identity { epoch: epoch(clock), simulated, limits: limits.clone() });
+    let count = config.shards.unwrap_or(std::thread::available_parallelism().map_or(1, usize::from));
     let systems = (0..count).map(|_| System::new(clock)).collect::<io::Result<Vec<_>>>();
     let systems = systems.map_err(|error| format!("shards: cannot poll: {error}"))?;
     let mailboxes: Vec<_> = systems.iter().map(System::mailbox).collect();
-    let wakers = mailboxes.iter().map(|mailbox| waker(mailbox)).collect();
+    let wakers = mailboxes.iter().map(waker).collect();
+    let first_topic =
+        symbols.groups().first().map_or_else(|| "*".to_owned(), |(group, _)| format!("@{group}"));
     let ingest = Arc::new(Ingest::new(symbols, &limits, wakers));
-    let draining = Arc::new(AtomicBool::new(false));
-    let published: Vec<_> = (0..count).map(|_| Arc::new(Mutex::new(shard::Stats::default()))).collect();
-    let mut shards = Vec::new();
-    for (index, system) in systems.into_iter().enumerate() {
-        let shard = Shard::new(index, Arc::clone(&identity), Arc::clone(&ingest));
-        let (published, draining) = (Arc::clone(&published[index]), Arc::clone(&draining));
-        let run = move || serve_shard(shard, system, &published, &draining);
-        shards.push(spawn(format!("shard-{index}"), run)?);
-    }
-    let stop_feeds = Arc::new(AtomicBool::new(false));
-    let names: Vec<(String, bool)> =
-        sources.iter().map(|(name, source)| (name.clone(), source.simulated())).collect();
-    let mut gauges = Vec::new();
-    let mut threads = Vec::new();
-    for (at, (name, source)) in sources.into_iter().enumerate() {
-        let gauge = Arc::new(adapter::Gauge::default());
-        gauges.push(FeedGauge { name: name.clone(), gauge: Arc::clone(&gauge) });
-        let (ingest, stop) = (Arc::clone(&ingest), Arc::clone(&stop_feeds));
-        let run = move || adapter::run(source, FeedId(at as u16), clock, &*ingest, &stop, &gauge);
-        threads.push(spawn(format!("feed-{name}"), run)?);
-    }
-
+    let life = Arc::new(Life::default());
+    let (shards, published) = start_shards(systems, &identity, &ingest, &life)?;
+    let feeds: FeedNames = sources.iter().map(|(name, source)| (name.clone(), source.simulated())).collect();
+    let (threads, gauges) = start_feeds(sources, clock, &ingest, &life)?;
     let doors = Arc::new(Doors {
         identity,
         ingest,
-        feeds: names.clone(),
-        shards: mailboxes
-            .iter()
-            .map(|mailbox| ShardDoor { mailbox: Arc::clone(mailbox), open: Arc::default() })
-            .collect(),
+        feeds: feeds.clone(),
+        shards: mailboxes.iter().map(ShardDoor::new).collect(),
         open: Arc::new(AtomicUsize::new(0)),
         clock,
+        life: Arc::clone(&life),
         stats: doors::Stats::default(),
     });
     let memory = limits.memory(limits.connections_max, limits.symbols_max, count);
     let started_s = clock.now().wall.0 as f64 / 1e9;
     let metrics = Metrics::new(Arc::clone(&doors), published, gauges, memory.process_bytes(), started_s);
-    let admin = Arc::new(Admin { metrics, draining: Arc::clone(&draining) });
     runtime.spawn(doors::serve(listener, doors));
+    let admin = Arc::new(Admin { metrics, life: Arc::clone(&life) });
     runtime.spawn(admin::serve(admin_listener, admin, limits.clone()));
     Ok(Gateway {
         address,
         admin_address,
         memory,
-        feeds: names.into_iter().map(|(name, _)| name).collect(),
-        runtime,
-        stop_feeds,
-        draining,
-        mailboxes,
-        shards,
-        sources: threads,
-        drain: limits.drain,
+        feeds: feeds.into_iter().map(|(name, _)| name).collect(),
         limits,
+        first_topic,
+        runtime,
+        signals,
+        life,
+        mailboxes,
+        threads: shards.into_iter().chain(threads).collect(),
     })
 }
 
+fn start_shards(
+    systems: Vec<System>,
+    identity: &Arc<Identity>,
+    ingest: &Arc<Ingest>,
+    life: &Arc<Life>,
+) -> Result<(Vec<JoinHandle<()>>, Published), String> {
+    let (mut threads, mut published) = (Vec::new(), Vec::new());
+    for (index, system) in systems.into_iter().enumerate() {
+        let shard = Shard::new(index, Arc::clone(identity), Arc::clone(ingest));
+        let (stats, life) = (Arc::<Mutex<shard::Stats>>::default(), Arc::clone(life));
+        published.push(Arc::clone(&stats));
+        threads.push(spawn(format!("shard-{index}"), move || serve_shard(shard, system, &stats, &life))?);
+    }
+    Ok((threads, published))
+}
+
+fn start_feeds(
+    sources: Vec<Named>,
+    clock: Clock,
+    ingest: &Arc<Ingest>,
+    life: &Arc<Life>,
+) -> Result<(Vec<JoinHandle<()>>, Vec<FeedGauge>), String> {
+    let (mut threads, mut gauges) = (Vec::new(), Vec::new());
+    for (at, (name, source)) in sources.into_iter().enumerate() {
+        let gauge = Arc::new(adapter::Gauge::default());
+        gauges.push(FeedGauge { name: name.clone(), gauge: Arc::clone(&gauge) });
+        let (ingest, life) = (Arc::clone(ingest), Arc::clone(life));
+        let run = move || adapter::run(source, FeedId(at as u16), clock, &*ingest, &life.draining, &gauge);
+        threads.push(spawn(format!("feed-{name}"), run)?);
+    }
+    Ok((threads, gauges))
+}
+
 impl Gateway {
-    /// Blocks until the operator asks for the end: SIGINT or SIGTERM.
-    pub fn wait_for_signal(&self) -> io::Result<()> {
-        self.runtime.block_on(signal())
+    /// Blocks until the operator asks for the end, by SIGINT or SIGTERM. The error is an end that nobody asked for.
+    pub fn wait(&mut self) -> Result<(), String> {
+        let (signals, life) = (&mut self.signals, &self.life);
+        self.runtime.block_on(async {
+            tokio::select! {
+                () = signals.next() => Ok(()),
+                () = life.broken.notified() => Err("a shard has died, see the message above".to_owned()),
+            }
+        })
     }
 
     /// Tells every client to come back, waits until they have gone or the deadline has passed, and ends all threads.
     /// A second signal ends the wait.
-    pub fn shut_down(self) {
-        self.draining.store(true, Ordering::SeqCst);
-        self.stop_feeds.store(true, Ordering::SeqCst);
+    pub fn shut_down(mut self) {
+        self.life.draining.store(true, Ordering::SeqCst);
         self.mailboxes.iter().for_each(|mailbox| mailbox.wake());
         let (done, all_done) = tokio::sync::oneshot::channel();
-        let (shards, sources) = (self.shards, self.sources);
+        let threads = self.threads;
         std::thread::spawn(move || {
-            for thread in shards.into_iter().chain(sources) {
+            for thread in threads {
                 // A thread that panicked has said so already.
                 let _ = thread.join();
             }
@@ -163,27 +186,44 @@ impl Gateway {
         });
         self.runtime.block_on(async {
             tokio::select! {
-                _ = tokio::time::timeout(self.drain, all_done) => {}
-                _ = signal() => {}
+                _ = tokio::time::timeout(self.limits.drain, all_done) => {}
+                () = self.signals.next() => {}
             }
         });
         self.runtime.shutdown_background();
     }
 }
 
+/// SIGINT and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
 /// A shard's thread: turn, sleep, publish; until it has been drained.
-fn serve_shard(
-    mut shard: Shard<System>,
-    mut system: System,
-    published: &Mutex<shard::Stats>,
-    draining: &AtomicBool,
-) {
+fn serve_shard(mut shard: Shard<System>, mut system: System, published: &Mutex<shard::Stats>, life: &Life) {
+    // Its clients would wait for ever and the doors would send it more: better that the whole process starts again.
+    let _guard = life.guard();
     let mut published_ns = 0;
     loop {
         let wait = shard.turn(&mut system);
-        if draining.load(Ordering::SeqCst) {
+        if life.draining.load(Ordering::SeqCst) {
             shard.drain();
-            if shard.is_empty() {
+            // Who was left here meanwhile is let go by the mailbox.
+            if shard.is_empty() && system.mailbox().close() {
                 return;
             }
         }
@@ -195,40 +235,6 @@ fn serve_shard(
         }
         shard.sleep(&mut system, Some(wait.map_or(PUBLISH, |wait| wait.min(PUBLISH))));
     }
-}
-
-/// A source under the name that operators see.
-type Named = (String, Box<dyn Source>);
-
-fn open_feeds(config: &Config, symbols: &Arc<Symbols>) -> Result<Vec<Named>, String> {
-    let mut sources: Vec<Named> = Vec::new();
-    for (at, text) in config.feeds.iter().enumerate() {
-        let id = FeedId(u16::try_from(at).map_err(|_| "feeds: expected at most 65,536".to_owned())?);
-        let spec = Spec::parse(text)?;
-        let source: Box<dyn Source> = match spec.kind.as_str() {
-            "synthetic" => Box::new(Synthetic::from_spec(&spec, symbols, id)?),
-            "capture" => Box::new(Capture::from_spec(&spec, symbols, id)?),
-            other => return Err(format!("feed kind {other:?} in {text:?}: expected synthetic or capture")),
-        };
-        let short = spec.path.rsplit('/').next().unwrap_or_default();
-        let name = format!("{}:{short}", spec.kind);
-        let taken = sources.iter().filter(|(other, _)| other.starts_with(&name)).count();
-        sources.push((if taken == 0 { name } else { format!("{name}#{}", taken + 1) }, source));
-    }
-    Ok(sources)
-}
-
-fn set_groups(config: &Config, symbols: &Symbols) -> Result<(), String> {
-    for (group, members) in &config.groups {
-        let mut found = Vec::new();
-        for name in members {
-            found.push(
-                symbols.find(name).ok_or_else(|| format!("groups.{group}: no feed has a symbol {name:?}"))?,
-            );
-        }
-        symbols.set_group(group, &found);
-    }
-    Ok(())
 }
 
 /// Raises the process's limit of open files as far as it may be raised, and takes no more clients than that allows.
@@ -247,15 +253,17 @@ fn runtime() -> Result<Runtime, String> {
     builder.build().map_err(|error| format!("cannot start threads: {error}"))
 }
 
-fn listen(runtime: &Runtime, address: SocketAddr, what: &str) -> Result<TcpListener, String> {
-    let bind = || -> io::Result<TcpListener> {
+fn listen(runtime: &Runtime, address: SocketAddr, what: &str) -> Result<(TcpListener, SocketAddr), String> {
+    let bind = || -> io::Result<(TcpListener, SocketAddr)> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let _runtime = runtime.enter();
-        TcpListener::from_std(socket.into())
+        let listener = TcpListener::from_std(socket.into())?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
     };
     bind().map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => {
@@ -284,14 +292,4 @@ fn epoch(clock: Clock) -> String {
     let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
     hasher.write_i64(clock.now().wall.0);
     format!("{:016x}", hasher.finish())
-}
-
-async fn signal() -> io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    Ok(())
 }

@@ -352,7 +352,9 @@ impl<I: Io> Shard<I> {
         self.encoder.begin_turn();
         let (rev, listed) = (cut.rev, self.encoder.replica.len());
         let topics_max = self.identity.limits.topics_per_session_max;
-        self.streams.follow(self.ingest.symbols(), cut.directory, listed, topics_max, rev);
+        if self.streams.is_news(cut.directory) {
+            self.streams.follow(self.ingest.symbols(), listed, topics_max, rev, &mut self.wants);
+        }
         for changed in &cut.changed {
             if changed.arrival_ns > 0 {
                 self.stats.arrival_to_cut.record(self.cut_ns.saturating_sub(changed.arrival_ns), 1);
@@ -391,11 +393,8 @@ impl<I: Io> Shard<I> {
     }
 
     fn next_wait(&self) -> Option<Duration> {
-        if !self.debtors.is_empty()
-            || !self.drained.is_empty()
-            || !self.requests.is_empty()
-            || !self.doomed.is_empty()
-        {
+        let clients = !self.debtors.is_empty() || !self.drained.is_empty() || !self.requests.is_empty();
+        if clients || !self.doomed.is_empty() || !self.wants.is_empty() {
             return Some(Duration::ZERO);
         }
         let wheel = (!self.sessions.is_empty()).then(|| self.keepalive.next_ns());

@@ -89,7 +89,7 @@ fn missing_trade_numbers_are_lost_trades() {
     let mut case = case(Market::Spot);
     case.say(TRADE);
     let out = case.say(&TRADE.replace("3735683259", "3735683263"));
-    assert_eq!((out.len(), out[0].body), (3, Body::Lost(3)));
+    assert_eq!((out.len(), out[0].body), (3, Body::Missing(3)));
 }
 
 #[test]

@@ -67,7 +67,7 @@ impl Load {
         for number in 0..options.symbols {
             let name = format!("L{number:0width$}");
             let symbol = symbols.list(feed, &name, Channel::Quote);
-            listed.push((symbol.map_err(|why| format!("symbol {name} was refused: {why:?}"))?, 0));
+            listed.push((symbol.map_err(|why| format!("symbol {name} was refused: {why}"))?, 0));
         }
         let group: Vec<_> = listed.iter().map(|(symbol, _)| *symbol).collect();
         symbols.set_group("LOAD", &group);

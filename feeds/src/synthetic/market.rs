@@ -83,7 +83,7 @@ pub(super) struct Market {
 impl Market {
     pub(super) fn new(options: MarketOptions, symbols: &Symbols, feed: FeedId) -> Result<Self, String> {
         let list = |name: &str, channel: Channel| {
-            symbols.list(feed, name, channel).map_err(|why| format!("symbol {name} was refused: {why:?}"))
+            symbols.list(feed, name, channel).map_err(|why| format!("symbol {name} was refused: {why}"))
         };
         let index = list("VN30", Channel::Index)?;
         let mut members = Vec::with_capacity(MEMBERS.len());

@@ -46,6 +46,8 @@ struct BookState {
     wanted: u16,
     /// The book moved on after `top` was taken.
     outdated: bool,
+    /// The symbol's state changed after `top` was taken.
+    restated: bool,
 }
 
 /// All images, events and books.
@@ -190,10 +192,16 @@ impl Hub {
     }
 
     /// The best levels of a symbol's book, for one-off readers; `None` when it has no book.
-    pub fn book_top(&self, symbol: Symbol, depth: u16) -> Option<BookTop> {
-        let state = self.books.get(&symbol)?;
+    pub fn book_top(&mut self, symbol: Symbol, depth: u16) -> Option<BookTop> {
+        let state = self.books.get_mut(&symbol)?;
+        let rev = if state.wanted > 0 {
+            state.refresh(symbol, self.rev);
+            state.top.rev
+        } else {
+            self.rev
+        };
         let (bids, asks) = state.best(depth);
-        Some(BookTop { symbol: Some(symbol), depth, bids, asks, rev: self.rev, ..state.top })
+        Some(BookTop { symbol: Some(symbol), depth, bids, asks, rev, ..state.top })
     }
 
     /// What changed after `since`. Askers that hold the same get the same cut.
@@ -273,18 +281,8 @@ impl Hub {
                 self.touch_if(changed, update, rev);
                 true
             }
-            Body::Lost(count) => {
-                let from = self.log.topic(Channel::Trade, symbol).q + 1;
-                self.stats.trades_lost += u64::from(*count);
-                self.bars.lose(symbol, rev);
-                self.log_event(
-                    update,
-                    rev,
-                    u64::from(*count),
-                    What::Gap { channel: Channel::Trade, from, reason: Reason::IngestOverflow },
-                );
-                true
-            }
+            Body::Missing(count) => self.lose_trades(update, rev, *count, Reason::UpstreamGap),
+            Body::Lost(count) => self.lose_trades(update, rev, *count, Reason::IngestOverflow),
             Body::Level(level) => {
                 let state = self.books.entry(symbol).or_default();
                 state.book.apply(level);
@@ -345,6 +343,15 @@ impl Hub {
         changed
     }
 
+    /// Announces that trades before this point will never come: they keep their numbers.
+    fn lose_trades(&mut self, update: &Update, rev: Rev, count: u32, reason: Reason) -> bool {
+        let from = Some(self.log.topic(Channel::Trade, update.symbol).q + 1);
+        self.stats.trades_lost += u64::from(count);
+        self.bars.lose(update.symbol, rev);
+        self.log_event(update, rev, u64::from(count), What::Gap { channel: Channel::Trade, from, reason });
+        true
+    }
+
     fn log_event(&mut self, update: &Update, rev: Rev, numbers: u64, what: What) {
         let channel = if matches!(what, What::Phase(_)) { Channel::Status } else { Channel::Trade };
         let q = self.log.topic(channel, update.symbol).q + numbers;
@@ -370,7 +377,12 @@ impl Hub {
             _ if standing.phase_closed => State::Closed,
             _ => State::Live,
         };
-        self.images.set(symbol, STATE, Some(state.decimal()), rev)
+        let changed = self.images.set(symbol, STATE, Some(state.decimal()), rev);
+        if let (true, Some(book)) = (changed, self.books.get_mut(&symbol)) {
+            // The book's row tells the state too.
+            (book.outdated, book.restated) = (true, true);
+        }
+        changed
     }
 }
 
@@ -384,7 +396,7 @@ impl BookState {
     fn refresh(&mut self, symbol: Symbol, rev: Rev) {
         if std::mem::take(&mut self.outdated) {
             let (bids, asks) = self.best(self.wanted);
-            if bids != self.top.bids || asks != self.top.asks {
+            if std::mem::take(&mut self.restated) || bids != self.top.bids || asks != self.top.asks {
                 (self.top.bids, self.top.asks, self.top.rev) = (bids, asks, rev);
             }
             (self.top.symbol, self.top.depth) = (Some(symbol), self.wanted);

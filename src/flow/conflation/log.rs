@@ -40,8 +40,8 @@ pub enum What {
     Gap {
         /// The topic's channel.
         channel: Channel,
-        /// First missing number.
-        from: u64,
+        /// First missing number; `None` for the next that the reader expects.
+        from: Option<u64>,
         /// Why.
         reason: Reason,
     },
@@ -72,6 +72,14 @@ pub struct Topic {
     pub gone_rev: Rev,
     /// Position of the newest event, counted from the first ever, plus one; 0 for none.
     newest: u64,
+}
+
+impl Topic {
+    /// What fell out of the log, as an event: a gap up to the last number gone, from wherever the reader stands.
+    pub fn gone(&self, channel: Channel, symbol: Symbol) -> Event {
+        let what = What::Gap { channel, from: None, reason: Reason::LogOverrun };
+        Event { rev: self.gone_rev, q: self.gone_q, time: Time(0), arrival_ns: 0, symbol, what }
+    }
 }
 
 const NO_BARS: Topic = Topic { q: 0, rev: 0, gone_q: 0, gone_rev: 0, newest: 0 };
@@ -163,7 +171,7 @@ impl Log {
         lost.sort_unstable_by_key(|lost| lost.rev);
         for Lost { channel, symbol, q, rev } in lost {
             let from = self.topic(channel, symbol).q + 1;
-            let what = What::Gap { channel, from, reason: Reason::LogOverrun };
+            let what = What::Gap { channel, from: Some(from), reason: Reason::LogOverrun };
             self.append(Event { rev, q, time: Time(0), arrival_ns: 0, symbol, what });
         }
     }

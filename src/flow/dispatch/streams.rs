@@ -13,7 +13,7 @@ use slab::Slab;
 use tickgate_feeds::market::{Channel, Symbol};
 use tickgate_feeds::symbols::Symbols;
 
-use super::topic::Topic;
+use super::topic::{Topic, TopicName};
 use super::wish::{Mode, Rate, Wish};
 use crate::base::limits::{PHASE_WRITES, PHASES_MAX};
 use crate::flow::conflation::Rev;
@@ -116,8 +116,8 @@ pub struct Stream {
     pub selection: Selection,
     /// Topics that came after the stream began, and when.
     pub joined: Vec<(Topic, Rev)>,
-    /// Names that could not be followed further because of the topic limit.
-    pub overfull: bool,
+    /// Topics that came but had no room: to be told once.
+    pub refused: Vec<Topic>,
     /// Number of the last frame.
     pub seq: u64,
     /// Every change up to this revision was in the frames so far.
@@ -151,6 +151,9 @@ impl Stream {
         self.open
     }
 }
+
+/// Refused topics named in one frame; there may be as many as symbols.
+const REFUSED_TOLD_MAX: usize = 100;
 
 /// The clients of one rate that are served at the same point of its slot.
 #[derive(Debug)]
@@ -311,36 +314,48 @@ impl Streams {
     }
 
     /// Follows groups and wildcards after the directory changed; the new topics belong to the streams from `rev` on.
-    pub fn follow(&mut self, symbols: &Symbols, version: u64, listed: usize, topics_max: usize, rev: Rev) {
-        if std::mem::replace(&mut self.directory_version, version) == version {
-            return;
-        }
+    /// Those that are made on demand are added to `wants`, with the depth of books.
+    pub fn follow(
+        &mut self,
+        symbols: &Symbols,
+        listed: usize,
+        topics_max: usize,
+        rev: Rev,
+        wants: &mut Vec<(Topic, u16)>,
+    ) {
         for (key, stream) in &mut self.streams {
-            if !stream.wish.topics.iter().any(super::topic::TopicName::is_open) {
+            if !stream.wish.topics.iter().any(TopicName::is_open) {
                 continue;
             }
             let means = stream.wish.topics.iter().filter_map(|name| name.resolve(symbols).ok()).flatten();
-            let mut topics = stream.selection.topics.clone();
-            for topic in means.filter(|topic| topic.symbol.index() < listed) {
-                if stream.selection.topics.binary_search(&topic).is_ok()
-                    || topics[stream.selection.topics.len()..].contains(&topic)
-                {
-                    continue;
-                }
-                if topics.len() >= topics_max {
-                    stream.overfull = true;
-                    break;
-                }
-                topics.push(topic);
+            let mut news: Vec<Topic> = means.filter(|topic| topic.symbol.index() < listed).collect();
+            news.sort_unstable();
+            news.dedup();
+            news.retain(|topic| stream.selection.topics.binary_search(topic).is_err());
+            if news.is_empty() {
+                continue;
+            }
+            let room = topics_max.saturating_sub(stream.selection.topics.len());
+            stream.refused.extend(news.drain(room.min(news.len())..).take(REFUSED_TOLD_MAX));
+            for &topic in &news {
                 stream.joined.push((topic, rev));
                 register(&mut self.interest, topic.symbol, key as StreamKey);
-                if stream.open && !stream.dirty {
-                    stream.dirty = true;
-                    self.dirty.push(key as StreamKey);
+                if topic.is_made_on_demand() {
+                    wants.push((topic, stream.wish.depth));
                 }
             }
-            stream.selection = Selection::new(topics);
+            news.extend_from_slice(&stream.selection.topics);
+            stream.selection = Selection::new(news);
+            if stream.open && !stream.dirty {
+                stream.dirty = true;
+                self.dirty.push(key as StreamKey);
+            }
         }
+    }
+
+    /// Whether this version of the directory has not been followed yet.
+    pub fn is_news(&mut self, directory_version: u64) -> bool {
+        std::mem::replace(&mut self.directory_version, directory_version) != directory_version
     }
 
     fn find_shared(&self, wish: &Arc<Wish>) -> Option<StreamKey> {
@@ -370,7 +385,7 @@ impl Streams {
             wish: Arc::clone(&wish),
             selection,
             joined: Vec::new(),
-            overfull: false,
+            refused: Vec::new(),
             seq: 1,
             rev,
             frame_ns: now_ns,

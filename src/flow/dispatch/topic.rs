@@ -5,7 +5,7 @@
 use std::fmt;
 
 use tickgate_feeds::market::{Channel, Symbol};
-use tickgate_feeds::symbols::{NAME_CHARS_MAX, Symbols, is_name};
+use tickgate_feeds::symbols::{Symbols, is_name};
 
 use crate::base::reason::Reason;
 
@@ -124,6 +124,13 @@ pub struct Topic {
     pub symbol: Symbol,
 }
 
+impl Topic {
+    /// Whether the hub makes it only once somebody wants it: books are kept cut to the wanted depth, bars are added up.
+    pub fn is_made_on_demand(self) -> bool {
+        self.channel == Channel::Book || self.channel.bar_ns().is_some()
+    }
+}
+
 /// A refusal that the client is told of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -132,9 +139,6 @@ pub struct Refusal {
     /// What was wrong and what was expected.
     pub message: String,
 }
-
-/// The longest topic name in characters: the channel, a colon, a sign and the name.
-pub const TOPIC_CHARS_MAX: usize = 8 + NAME_CHARS_MAX;
 
 #[cfg(test)]
 mod tests {

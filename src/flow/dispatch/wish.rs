@@ -101,6 +101,9 @@ impl Fields {
         }
         let mut names = Vec::new();
         for channel in [Channel::Quote, Channel::Index] {
+            if self.mask(channel) == u32::MAX {
+                continue; // the channel has none of the names, so it is whole
+            }
             for (number, field) in channel.fields().iter().enumerate() {
                 if self.mask(channel) >> number & 1 == 1 && !names.contains(&field.name) {
                     names.push(field.name);

@@ -143,9 +143,13 @@ impl Answer<'_> {
     }
 }
 
-/// What may be repeated of a client's text: the first characters, control characters made visible.
+/// What may be repeated of a client's text: the first characters, those that command a terminal or turn the direction of
+/// writing made visible.
 pub fn echo(text: &str) -> String {
-    text.chars().take(ECHO_CHARS_MAX).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    let turns =
+        |c: char| matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let shown = |c: char| if c.is_control() || turns(c) { '\u{fffd}' } else { c };
+    text.chars().take(ECHO_CHARS_MAX).map(shown).collect()
 }
 
 /// A heartbeat with (stream, seq, rev) of the streams that were quiet since the last one.

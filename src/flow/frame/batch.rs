@@ -47,6 +47,8 @@ pub struct Batch {
     pub gaps: Text,
     /// Topics that came to the stream with the open frame, each with a comma after it.
     pub added: Text,
+    /// Topics that came but had no room, each with a comma after it.
+    pub rejected: Text,
 }
 
 impl Batch {
@@ -60,6 +62,7 @@ impl Batch {
             frame_bytes_max,
             gaps: Text::default(),
             added: Text::default(),
+            rejected: Text::default(),
         }
     }
 
@@ -68,6 +71,7 @@ impl Batch {
         self.bytes.truncate(0);
         self.gaps.truncate(0);
         self.added.truncate(0);
+        self.rejected.truncate(0);
         (self.start, self.end) = (0, 0);
         self.open();
     }
@@ -79,7 +83,10 @@ impl Batch {
 
     /// Whether the open frame has neither rows nor anything else.
     pub fn is_empty(&self) -> bool {
-        self.bytes.len() == self.rows_at && self.gaps.is_empty() && self.added.is_empty()
+        self.bytes.len() == self.rows_at
+            && self.gaps.is_empty()
+            && self.added.is_empty()
+            && self.rejected.is_empty()
     }
 
     /// Whether a row of `bytes` might not fit any more. An empty frame has room for any row.
@@ -106,6 +113,10 @@ impl Batch {
         if !self.added.is_empty() {
             self.bytes.put(b",\"added\":[");
             put_list(&mut self.bytes, &mut self.added);
+        }
+        if !self.rejected.is_empty() {
+            self.bytes.put(b",\"rejected\":[");
+            put_list(&mut self.bytes, &mut self.rejected);
         }
         if head.more {
             self.bytes.put(b",\"more\":true");

@@ -10,7 +10,7 @@ use tickgate_feeds::spec::nearest;
 use super::answer::echo;
 use crate::base::limits::{DEPTH_DEFAULT, DEPTH_MAX, Limits};
 use crate::base::reason::Reason;
-use crate::flow::dispatch::wish::{Fields, Mode};
+use crate::flow::dispatch::wish::{Fields, Mode, Rate};
 
 /// What a client wants.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,10 +69,29 @@ pub struct Mistake {
     pub code: Reason,
     /// For people.
     pub message: String,
+    /// When the same would be taken, for mistakes that time mends.
+    pub retry_after_ms: Option<u64>,
+}
+
+impl Mistake {
+    /// For this reason, with words of its own.
+    pub fn new(code: Reason, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), retry_after_ms: None }
+    }
+
+    /// For this reason, in its own words.
+    pub fn of(code: Reason) -> Self {
+        Self::new(code, code.text())
+    }
+
+    /// Commands came too fast.
+    pub fn rate_limited(retry_after_ms: u64) -> Self {
+        Self { retry_after_ms: Some(retry_after_ms), ..Self::of(Reason::RateLimited) }
+    }
 }
 
 fn mistake(message: impl Into<String>) -> Mistake {
-    Mistake { code: Reason::BadRequest, message: message.into() }
+    Mistake::new(Reason::BadRequest, message)
 }
 
 const ACTIONS: [&str; 4] = ["subscribe", "unsubscribe", "list", "ping"];
@@ -126,7 +145,7 @@ fn command(mut object: Map<String, Value>, limits: &Limits) -> Result<Command, M
         other => {
             let message =
                 format!("unknown action \"{}\", expected one of {}", echo(other), ACTIONS.join(", "));
-            return Err(Mistake { code: Reason::UnknownAction, message });
+            return Err(Mistake::new(Reason::UnknownAction, message));
         }
     };
     match object.keys().next() {
@@ -152,7 +171,7 @@ fn subscribe(object: &mut Map<String, Value>, limits: &Limits) -> Result<Subscri
     let rate = match object.remove("rate") {
         None | Some(Value::Null) => None,
         Some(rate) => {
-            Some(rate.as_f64().ok_or_else(|| mistake("rate: expected frames per second, above 0"))?)
+            Some(rate.as_f64().ok_or_else(|| mistake("rate: expected frames per second, a number"))?)
         }
     };
     let fields = match object.remove("fields") {
@@ -164,14 +183,19 @@ fn subscribe(object: &mut Map<String, Value>, limits: &Limits) -> Result<Subscri
         Some(depth) => Some(depth.as_u64().unwrap_or(0)),
     };
     let decimals = string(object, "decimals")?;
+    let mode = mode(string(object, "mode")?.as_deref())?;
+    let snapshot = boolean(object, "snapshot")?.unwrap_or(true);
+    if mode == Mode::Snapshot && !snapshot {
+        return Err(mistake("snapshot: expected true, or another mode than snapshot"));
+    }
     Ok(Subscribe {
         sub: sub_name(string(object, "sub")?)?,
         topics,
-        mode: mode(string(object, "mode")?.as_deref())?,
+        mode,
         rate: check_rate(rate)?,
         fields: fields_named(&fields)?,
         delta: boolean(object, "delta")?.unwrap_or(true),
-        snapshot: boolean(object, "snapshot")?.unwrap_or(true),
+        snapshot,
         depth: check_depth(depth)?,
         strings: decimals_are_strings(decimals.as_deref())?,
         resumes: resumes(object.remove("since").as_ref())?,
@@ -245,15 +269,15 @@ fn check_topics(topics: &[String], limits: &Limits) -> Result<(), Mistake> {
             topics.len(),
             limits.topics_per_command_max
         );
-        return Err(Mistake { code: Reason::TopicLimit, message });
+        return Err(Mistake::new(Reason::TopicLimit, message));
     }
     Ok(())
 }
 
 fn check_rate(rate: Option<f64>) -> Result<Option<f64>, Mistake> {
     match rate {
-        Some(rate) if !(rate > 0.0 && rate.is_finite()) => {
-            Err(mistake("rate: expected frames per second, above 0"))
+        Some(rate) if !(rate >= Rate::MIN.per_second() && rate.is_finite()) => {
+            Err(mistake(format!("rate: expected frames per second, at least {}", Rate::MIN.per_second())))
         }
         rate => Ok(rate),
     }
@@ -361,11 +385,11 @@ mod tests {
             (r#"{"action":"subscribe","topics":[1]}"#, "bad_request: topics: expected a list of strings"),
             (
                 r#"{"action":"subscribe","topics":["A"],"rate":-1}"#,
-                "bad_request: rate: expected frames per second, above 0",
+                "bad_request: rate: expected frames per second, at least 0.1",
             ),
             (
                 r#"{"action":"subscribe","topics":["A"],"rate":"fast"}"#,
-                "bad_request: rate: expected frames per second, above 0",
+                "bad_request: rate: expected frames per second, a number",
             ),
             (
                 r#"{"action":"subscribe","topics":["A"],"fields":["lats"]}"#,

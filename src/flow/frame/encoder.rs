@@ -6,10 +6,9 @@
 use tickgate_feeds::market::{Channel, Symbol};
 
 use super::batch::{Batch, Head};
-use super::row::{Rows, Shape, encode_bar, encode_book, encode_event, push_gap, push_topic};
+use super::row::{Rows, Shape, encode_bar, encode_book, encode_event, push_gap, push_refused, push_topic};
 use super::text::Text;
 use crate::base::clock::Now;
-use crate::base::reason::Reason;
 use crate::flow::conflation::Rev;
 use crate::flow::conflation::log::{Event, What};
 use crate::flow::conflation::replica::Replica;
@@ -86,10 +85,14 @@ impl Encoder {
         position.target = self.replica.rev;
         let mut changed = std::mem::take(&mut self.changed);
         let mut seq = stream.seq;
+        for topic in stream.refused.drain(..) {
+            push_refused(&mut batch.rejected, topic.channel, self.replica.name(topic.symbol));
+        }
         let walk = self.shortest_walk(stream, &mut changed);
         loop {
             let done = self.fill(stream, &walk, &mut position, self.replica.rev, batch);
-            if batch.is_empty() {
+            // A frame that said `more` is followed by one that does not, be it empty.
+            if batch.is_empty() && batch.frames().is_empty() {
                 break;
             }
             seq += 1;
@@ -221,23 +224,22 @@ impl Encoder {
 
     fn push_rows(&mut self, stream: &Stream, topics: &[Topic], debt: &mut Debt, batch: &mut Batch) -> bool {
         while let Some(&topic) = topics.get(debt.cursor as usize) {
-            if batch.is_full(self.row_bytes(stream, topic)) {
-                return false;
+            let there = stream.joined.is_empty() || stream.joined_at(topic) <= debt.held;
+            let held = if there { debt.held } else { 0 };
+            if self.replica.topic_rev(topic.channel, topic.symbol) > held {
+                if batch.is_full(self.row_bytes(stream, topic)) {
+                    return false;
+                }
+                self.push_topic_row(stream, topic, held, debt, batch);
             }
-            self.push_topic_row(stream, topic, debt, batch);
             debt.cursor += 1;
         }
         true
     }
 
-    fn push_topic_row(&mut self, stream: &Stream, topic: Topic, debt: &Debt, batch: &mut Batch) {
+    fn push_topic_row(&mut self, stream: &Stream, topic: Topic, held: Rev, debt: &Debt, batch: &mut Batch) {
         let wish = &stream.wish;
-        let held =
-            if stream.joined.is_empty() || stream.joined_at(topic) <= debt.held { debt.held } else { 0 };
         let (replica, symbol) = (&self.replica, topic.symbol);
-        if replica.topic_rev(topic.channel, symbol) <= held {
-            return;
-        }
         let name = replica.name(symbol);
         let out = batch.rows();
         let before = out.len();
@@ -295,18 +297,15 @@ impl Encoder {
     /// Appends the events after `debt.events` in their order, each topic's losses before them.
     fn push_events(&mut self, stream: &Stream, debt: &mut Debt, target: Rev, batch: &mut Batch) -> bool {
         let log = &self.replica.log;
-        let mut due: Vec<&Event> = Vec::new();
+        let mut due: Vec<Event> = Vec::new();
         for &topic in stream.events() {
             let since = debt.events.max(stream.joined_at(topic));
             let known = log.topic(topic.channel, topic.symbol);
             if known.gone_rev > since && known.gone_rev <= target {
-                let (name, reason) = (self.replica.name(topic.symbol), Reason::LogOverrun.label());
-                self.stats.gaps += 1;
-                push_gap(&mut batch.gaps, topic.channel, name, None, known.gone_q, reason);
+                due.push(known.gone(topic.channel, topic.symbol));
             }
-            due.extend(
-                log.topic_since(topic.channel, topic.symbol, since).filter(|event| event.rev <= target),
-            );
+            let events = log.topic_since(topic.channel, topic.symbol, since);
+            due.extend(events.filter(|event| event.rev <= target));
         }
         due.sort_unstable_by_key(|event| event.rev);
         let mut rows = 0;
@@ -321,9 +320,9 @@ impl Encoder {
                     return false;
                 }
                 self.stats.gaps += 1;
-                push_gap(&mut batch.gaps, event.channel(), name, Some(from), event.q, reason.label());
+                push_gap(&mut batch.gaps, event.channel(), name, from, event.q, reason.label());
             } else {
-                encode_event(batch.rows(), name, event, stream.wish.strings);
+                encode_event(batch.rows(), name, &event, stream.wish.strings);
                 batch.rows().put(b",");
                 rows += 1;
                 self.arrivals_ns.push(event.arrival_ns);
@@ -352,10 +351,9 @@ impl Encoder {
     /// How long the topic's row may be, for rows that can be long.
     fn row_bytes(&self, stream: &Stream, topic: Topic) -> usize {
         const LEVEL_BYTES: usize = 40; // `["61685.99","1.25869"],` with room for longer prices
-        match topic.channel {
-            Channel::Book => 2 * usize::from(stream.wish.depth) * LEVEL_BYTES,
-            _ => 0,
-        }
+        let book = self.replica.book(topic.symbol).filter(|_| topic.channel == Channel::Book);
+        let depth = usize::from(stream.wish.depth);
+        book.map_or(0, |book| (book.bids.len().min(depth) + book.asks.len().min(depth)) * LEVEL_BYTES)
     }
 
     /// The number of the topic's last event that somebody who holds `rev` has been given.
@@ -364,7 +362,7 @@ impl Encoder {
         let known = log.topic(topic.channel, topic.symbol);
         let first_after = log.topic_since(topic.channel, topic.symbol, rev).last();
         first_after.map_or(known.q, |event| match event.what {
-            What::Gap { from, .. } => from - 1,
+            What::Gap { from: Some(from), .. } => from - 1,
             _ => event.q - 1,
         })
     }

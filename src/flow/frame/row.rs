@@ -7,6 +7,7 @@ use rust_decimal::Decimal;
 use tickgate_feeds::market::{Bar, Channel, Kind, STATE, Side, State, Symbol, Time, TradeKind};
 
 use super::text::Text;
+use crate::base::reason::Reason;
 use crate::flow::conflation::Rev;
 use crate::flow::conflation::bars::OpenBar;
 use crate::flow::conflation::cut::BookTop;
@@ -232,6 +233,15 @@ pub fn push_gap(out: &mut Text, channel: Channel, name: &str, from: Option<u64>,
     out.put(b"\"},");
 }
 
+/// Appends `{"topic":..,"code":"topic_limit"},`: a topic that came to a group or wildcard but had no room.
+pub fn push_refused(out: &mut Text, channel: Channel, name: &str) {
+    out.put(b"{\"topic\":\"");
+    push_topic(out, channel, name);
+    out.put(b"\",\"code\":\"");
+    out.put_slice(Reason::TopicLimit.label().as_bytes());
+    out.put(b"\"},");
+}
+
 /// Appends a topic's name: bare for the symbol's own image.
 pub fn push_topic(out: &mut Text, channel: Channel, name: &str) {
     if !matches!(channel, Channel::Quote | Channel::Index) {
@@ -254,7 +264,11 @@ fn push_key(out: &mut Text, name: &str, channel: Option<Channel>, rev: Rev, q: u
     out.put(b",\"q\":");
     out.put_u64(q);
     out.put(b",\"time_us\":");
-    out.put_i64(time.us());
+    if time == Time(0) {
+        out.put(b"null"); // a symbol that is still pending has no time
+    } else {
+        out.put_i64(time.us());
+    }
 }
 
 fn push_value(out: &mut Text, value: Option<Decimal>, kind: Kind, strings: bool) {

@@ -32,6 +32,8 @@ pub enum Incoming<'a> {
 #[derive(Debug, Default)]
 pub struct Inbound {
     rest: Option<Box<Rest>>,
+    /// The conversation is over: what still comes is not understood any more.
+    stopped: bool,
 }
 
 #[derive(Debug, Default)]
@@ -49,11 +51,24 @@ impl Inbound {
     /// Reads bytes as they came; hands every message to `sink`. An error ends the conversation.
     pub fn feed(
         &mut self,
+        bytes: &mut [u8],
+        message_bytes_max: usize,
+        sink: &mut impl FnMut(Incoming<'_>),
+    ) -> Result<(), Reason> {
+        let read = self.read(bytes, message_bytes_max, sink);
+        if read.is_err() {
+            self.stop();
+        }
+        read
+    }
+
+    fn read(
+        &mut self,
         mut bytes: &mut [u8],
         message_bytes_max: usize,
         sink: &mut impl FnMut(Incoming<'_>),
     ) -> Result<(), Reason> {
-        while !bytes.is_empty() {
+        while !bytes.is_empty() && !self.stopped {
             let unfinished = self.rest.as_ref().is_some_and(|rest| !rest.frame.is_empty());
             if unfinished {
                 bytes = self.continue_frame(bytes, message_bytes_max, sink)?;
@@ -73,6 +88,11 @@ impl Inbound {
         }
         self.settle();
         Ok(())
+    }
+
+    /// Understands nothing from now on.
+    pub fn stop(&mut self) {
+        (self.rest, self.stopped) = (None, true);
     }
 
     /// Completes the unfinished frame from `bytes`; returns what comes after it.

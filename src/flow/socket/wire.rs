@@ -141,15 +141,29 @@ const EVENTS_MAX: usize = 1024;
 /// Where the doors leave upgraded clients for a shard, and how anybody wakes it.
 #[derive(Debug)]
 pub struct Mailbox {
-    newcomers: Mutex<Vec<Newcomer<Tcp>>>,
+    /// `None` once the shard has ended.
+    newcomers: Mutex<Option<Vec<Newcomer<Tcp>>>>,
     waker: Waker,
 }
 
 impl Mailbox {
     /// Leaves a client; its number is bounded by the permits.
     pub fn leave(&self, newcomer: Newcomer<Tcp>) {
-        self.newcomers.lock().unwrap_or_else(PoisonError::into_inner).push(newcomer);
+        // After the shard's end the newcomer is dropped here, and its socket with it.
+        if let Some(newcomers) = &mut *self.newcomers.lock().unwrap_or_else(PoisonError::into_inner) {
+            newcomers.push(newcomer);
+        }
         self.wake();
+    }
+
+    /// Takes no more clients, if none waits here; says whether it does so.
+    pub fn close(&self) -> bool {
+        let mut newcomers = self.newcomers.lock().unwrap_or_else(PoisonError::into_inner);
+        let empty = newcomers.as_ref().is_none_or(Vec::is_empty);
+        if empty {
+            *newcomers = None;
+        }
+        empty
     }
 
     /// Ends the shard's wait.
@@ -172,7 +186,8 @@ impl System {
     /// A poll of its own.
     pub fn new(clock: Clock) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let mailbox = Mailbox { newcomers: Mutex::default(), waker: Waker::new(poll.registry(), WAKE)? };
+        let mailbox =
+            Mailbox { newcomers: Mutex::new(Some(Vec::new())), waker: Waker::new(poll.registry(), WAKE)? };
         Ok(Self { clock, poll, events: Events::with_capacity(EVENTS_MAX), mailbox: Arc::new(mailbox) })
     }
 
@@ -190,7 +205,9 @@ impl Io for System {
     }
 
     fn newcomers(&mut self, out: &mut Vec<Newcomer<Tcp>>) {
-        out.append(&mut self.mailbox.newcomers.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(newcomers) = &mut *self.mailbox.newcomers.lock().unwrap_or_else(PoisonError::into_inner) {
+            out.append(newcomers);
+        }
     }
 
     fn register(&mut self, wire: &mut Tcp, session: u32) -> io::Result<()> {

@@ -5,14 +5,13 @@
 use super::Shard;
 use super::session::Sub;
 use crate::base::reason::Reason;
-use crate::flow::dispatch::streams::{Selection, SessionKey};
+use crate::flow::dispatch::streams::{Place, Selection, SessionKey};
 use crate::flow::dispatch::topic::{Topic, TopicName};
 use crate::flow::dispatch::wish::{Rate, Wish};
 use crate::flow::frame::answer::{Answer, Listed, Rejected};
 use crate::flow::frame::command::{Command, Mistake, Subscribe};
 use crate::flow::socket::wire::Io;
 use serde_json::value::RawValue;
-use tickgate_feeds::market::Channel;
 
 impl<I: Io> Shard<I> {
     /// Does what clients asked for since the last turn.
@@ -26,7 +25,7 @@ impl<I: Io> Shard<I> {
             }
             let id = request.id.as_deref();
             match request.command {
-                Ok(Command::Subscribe(subscribe)) => self.subscribe(key, id, subscribe),
+                Ok(Command::Subscribe(subscribe)) => self.subscribe(key, id, &subscribe),
                 Ok(Command::Unsubscribe { sub }) => self.unsubscribe(key, id, &sub),
                 Ok(Command::List) => self.list(key, id),
                 Ok(Command::Ping) => {
@@ -38,73 +37,79 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn subscribe(&mut self, key: SessionKey, id: Option<&RawValue>, asked: Subscribe) {
-        let limits = &self.identity.limits;
-        let session = &mut self.sessions[key as usize];
-        let refusal = |code: Reason| Mistake { code, message: code.text().into() };
-        if session.subs.len() >= limits.streams_per_session_max {
-            return self.refuse(key, id, &refusal(Reason::StreamLimit), Vec::new());
-        }
-        let name = match asked.sub {
-            Some(name) => name,
-            None => loop {
-                let name = session.next_sub.to_string();
-                session.next_sub += 1;
-                if session.subs.iter().all(|sub| *sub.name != *name) {
-                    break name;
-                }
-            },
+    fn subscribe(&mut self, key: SessionKey, id: Option<&RawValue>, asked: &Subscribe) {
+        let name = match self.name_for(key, asked.sub.as_deref()) {
+            Ok(name) => name,
+            Err(code) => return self.refuse(key, id, &Mistake::of(code), Vec::new()),
         };
-        if session.subs.iter().any(|sub| *sub.name == *name) {
-            return self.refuse(key, id, &refusal(Reason::SubInUse), Vec::new());
-        }
-        let held = session
-            .subs
-            .iter()
-            .map(|sub| self.streams.get(sub.place.stream).selection.topics().len())
-            .sum::<usize>();
-        let room = limits.topics_per_session_max.saturating_sub(held);
+        let subs = self.sessions[key as usize].subs.iter();
+        let held: usize = subs.map(|sub| self.streams.get(sub.place.stream).selection.topics().len()).sum();
+        let room = self.identity.limits.topics_per_session_max.saturating_sub(held);
         let (names, selection, rejected) = self.resolve(&asked.topics, room);
-        for rejection in &rejected {
-            let code = Reason::ALL.iter().find(|reason| reason.label() == rejection.code);
-            self.stats.refusals[code.map_or(0, |code| *code as usize)] += 1;
+        for (code, _) in &rejected {
+            self.stats.refusals[*code as usize] += 1;
         }
-        if names.is_empty() {
-            let code =
-                Reason::ALL.iter().find(|reason| rejected.first().is_some_and(|r| r.code == reason.label()));
-            let code = code.copied().unwrap_or(Reason::UnknownTopic);
-            let message = format!("topics: none could be taken, {}", code.text());
-            return self.refuse(key, id, &Mistake { code, message }, rejected);
+        let first_code = rejected.first().map(|(code, _)| *code);
+        let rejected: Vec<Rejected> = rejected.into_iter().map(|(_, rejected)| rejected).collect();
+        if let (true, Some(code)) = (names.is_empty(), first_code) {
+            let mistake = Mistake::new(code, format!("topics: none could be taken, {}", code.text()));
+            return self.refuse(key, id, &mistake, rejected);
         }
         let (rate, capped_by) = self.effective_rate(asked.rate);
-        let wish = Wish {
-            topics: names,
-            mode: asked.mode,
-            rate,
-            fields: asked.fields,
-            delta: asked.delta,
-            depth: asked.depth,
-            strings: asked.strings,
-        };
-        let session = &self.sessions[key as usize];
-        let twice = session.subs.iter().any(|sub| *self.streams.get(sub.place.stream).wish == wish);
-        let made = selection
-            .topics()
-            .iter()
-            .filter(|topic| topic.channel == Channel::Book || topic.channel.bar_ns().is_some());
-        self.wants.extend(made.map(|topic| (*topic, wish.depth)));
+        let &Subscribe { mode, fields, delta, depth, strings, .. } = asked;
+        let wish = Wish { topics: names, mode, rate, fields, delta, depth, strings };
+        let mut subs = self.sessions[key as usize].subs.iter();
+        let twice = subs.any(|sub| *self.streams.get(sub.place.stream).wish == wish);
+        let made = selection.topics().iter().filter(|topic| topic.is_made_on_demand());
+        self.wants.extend(made.map(|topic| (*topic, depth)));
         let (rev, now_ns) = (self.encoder.replica.rev, self.now.mono_ns);
         let place = self.streams.join(wish, selection, key, !twice, rev, now_ns);
-        let stream = self.streams.get_mut(place.stream);
         if asked.snapshot {
             self.debtors.push_back((key, place.stream));
         } else {
-            stream.members[place.member as usize].debt = None;
+            self.streams.get_mut(place.stream).members[place.member as usize].debt = None;
         }
+        let recovered = asked.resumes.then_some("reset");
+        let frame = self.subscribed(id, &name, place, capped_by, rejected, recovered);
+        self.sessions[key as usize].subs.push(Sub { name: name.into(), place });
+        self.answer(key, frame);
+    }
+
+    /// The name of a new subscription: the client's own, or the next number.
+    fn name_for(&mut self, key: SessionKey, asked: Option<&str>) -> Result<String, Reason> {
+        let session = &mut self.sessions[key as usize];
+        if session.subs.len() >= self.identity.limits.streams_per_session_max {
+            return Err(Reason::StreamLimit);
+        }
+        let taken = |name: &str| session.subs.iter().any(|sub| *sub.name == *name);
+        match asked {
+            Some(name) if taken(name) => Err(Reason::SubInUse),
+            Some(name) => Ok(name.to_owned()),
+            None => {
+                while taken(&session.next_sub.to_string()) {
+                    session.next_sub += 1;
+                }
+                session.next_sub += 1;
+                Ok((session.next_sub - 1).to_string())
+            }
+        }
+    }
+
+    /// The answer with the effective options.
+    fn subscribed(
+        &self,
+        id: Option<&RawValue>,
+        sub: &str,
+        place: Place,
+        capped_by: Option<&'static str>,
+        rejected: Vec<Rejected>,
+        recovered: Option<&'static str>,
+    ) -> Vec<u8> {
+        let stream = self.streams.get(place.stream);
         let wish = &stream.wish;
         let answer = Answer::Subscribed {
             id,
-            sub: &name,
+            sub,
             stream: stream.number,
             seq: stream.seq,
             rev: stream.rev,
@@ -118,21 +123,19 @@ impl<I: Io> Shard<I> {
             topics: stream.selection.topics().len(),
             q: self.encoder.event_numbers(stream),
             rejected,
-            recovered: asked.resumes.then_some("reset"),
+            recovered,
         };
-        let frame = answer.frame();
-        self.sessions[key as usize].subs.push(Sub { name: name.into(), place });
-        self.answer(key, frame);
+        answer.frame()
     }
 
     /// What topic names mean today, and which could not be taken.
-    fn resolve(&self, texts: &[String], room: usize) -> (Vec<TopicName>, Selection, Vec<Rejected>) {
+    fn resolve(&self, texts: &[String], room: usize) -> (Vec<TopicName>, Selection, Vec<(Reason, Rejected)>) {
         let (mut names, mut selection, mut rejected) = (Vec::new(), Vec::new(), Vec::new());
         for text in texts {
             let name = match TopicName::parse(text) {
                 Ok(name) => name,
                 Err(refusal) => {
-                    rejected.push(Rejected::new(text, refusal.code, refusal.message));
+                    rejected.push((refusal.code, Rejected::new(text, refusal.code, refusal.message)));
                     continue;
                 }
             };
@@ -143,13 +146,15 @@ impl<I: Io> Shard<I> {
                 Ok(topics) if selection.len() + topics.len() > room => {
                     let message =
                         format!("{} more topics, room for {}", topics.len(), room - selection.len());
-                    rejected.push(Rejected::new(text, Reason::TopicLimit, message));
+                    rejected.push((Reason::TopicLimit, Rejected::new(text, Reason::TopicLimit, message)));
                 }
                 Ok(topics) => {
                     selection.extend(topics);
                     names.push(name);
                 }
-                Err(refusal) => rejected.push(Rejected::new(text, refusal.code, refusal.message)),
+                Err(refusal) => {
+                    rejected.push((refusal.code, Rejected::new(text, refusal.code, refusal.message)));
+                }
             }
         }
         names.sort_unstable();
@@ -168,7 +173,7 @@ impl<I: Io> Shard<I> {
     fn unsubscribe(&mut self, key: SessionKey, id: Option<&RawValue>, name: &str) {
         let found = self.sessions[key as usize].subs.iter().position(|sub| *sub.name == *name);
         let Some(at) = found else {
-            let mistake = Mistake { code: Reason::UnknownSub, message: Reason::UnknownSub.text().into() };
+            let mistake = Mistake::of(Reason::UnknownSub);
             return self.refuse(key, id, &mistake, Vec::new());
         };
         let stream = self.streams.get(self.sessions[key as usize].subs[at].place.stream).number;
@@ -195,7 +200,8 @@ impl<I: Io> Shard<I> {
     fn refuse(&mut self, key: SessionKey, id: Option<&RawValue>, mistake: &Mistake, rejected: Vec<Rejected>) {
         self.stats.refusals[mistake.code as usize] += 1;
         let (code, message) = (mistake.code.label(), mistake.message.as_str());
-        let answer = Answer::Error { id, code, message, retry_after_ms: None, rejected };
+        let retry_after_ms = mistake.retry_after_ms;
+        let answer = Answer::Error { id, code, message, retry_after_ms, rejected };
         self.answer(key, answer.frame());
         let (now_ns, max) = (self.now.mono_ns, self.identity.limits.refusals_max);
         if self.sessions.get_mut(key as usize).is_some_and(|session| session.refuse(now_ns) > max) {

@@ -3,15 +3,15 @@
 //! Bounds kept here: connection-wide rates of messages, and how long a goodbye may take. An idle session is small: what
 //! is needed only now and then is behind a pointer.
 
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 
 use super::Shard;
-use crate::base::limits::READ_BYTES;
+use crate::base::limits::{Limits, READ_BYTES};
 use crate::base::reason::Reason;
 use crate::flow::dispatch::streams::{Place, SessionKey};
 use crate::flow::frame::answer::Answer;
-use crate::flow::frame::command::{self, Command, Request};
+use crate::flow::frame::command::{self, Command, Mistake, Request};
 use crate::flow::frame::websocket::{self, Opcode};
 use crate::flow::outbox::Outbox;
 use crate::flow::socket::inbound::{Inbound, Incoming};
@@ -63,27 +63,21 @@ pub(super) struct Rate {
 }
 
 impl Rate {
-    /// Counts a message if it is within the rate: `burst` at once, then `per_second`.
-    fn take(&mut self, now_ns: u64, per_second: u32, burst: u32) -> bool {
-        let fits = self.wait_ns(now_ns, per_second, burst) == 0;
-        if fits {
-            self.due_ns = self.due_ns.max(now_ns) + step_ns(per_second);
+    /// Counts a message if it is within the rate: `burst` at once, then `per_second`. The error is the wait, in nanoseconds.
+    fn take(&mut self, now_ns: u64, per_second: u32, burst: u32) -> Result<(), u64> {
+        let step_ns = 1_000_000_000 / u64::from(per_second.max(1));
+        let due_ns = self.due_ns.max(now_ns) + step_ns;
+        match due_ns.saturating_sub(now_ns + step_ns * u64::from(burst)) {
+            0 => {
+                self.due_ns = due_ns;
+                Ok(())
+            }
+            wait_ns => Err(wait_ns),
         }
-        fits
-    }
-
-    /// How long until the next message fits.
-    fn wait_ns(self, now_ns: u64, per_second: u32, burst: u32) -> u64 {
-        let step_ns = step_ns(per_second);
-        (self.due_ns.max(now_ns) + step_ns).saturating_sub(now_ns + step_ns * u64::from(burst))
     }
 }
 
-fn step_ns(per_second: u32) -> u64 {
-    1_000_000_000 / u64::from(per_second.max(1))
-}
-
-/// Pings and parts of messages that may come in the place of one command: a browser sends none, a prober a few a second.
+/// Pings, pongs and parts of messages that may come in the place of one command: a browser sends none, a prober a few a second.
 const CONTROLS_PER_COMMAND: u32 = 10;
 /// What is read and thrown away at most while a session ends, in bytes.
 const DISCARD_BYTES_MAX: usize = 1 << 20;
@@ -106,7 +100,10 @@ impl<I: Io> Shard<I> {
         let key = self.sessions.vacant_key() as SessionKey;
         let mut wire = newcomer.wire;
         if io.register(&mut wire, key).is_err() {
-            self.stats.ends[Reason::Overloaded as usize] += 1;
+            let reason = Reason::Overloaded;
+            self.stats.ends[reason as usize] += 1;
+            // One try, nothing waits for it: there is no room to wait in.
+            let _ = wire.write(&websocket::close(reason.close_code().unwrap_or_default(), reason.text()));
             return;
         }
         self.sessions_ever += 1;
@@ -206,31 +203,14 @@ impl<I: Io> Shard<I> {
                 end = Some(Reason::ClientClosed);
                 return;
             }
-            let (per_second, burst) = (limits.commands_per_second, limits.commands_burst);
-            let within = match incoming {
-                Incoming::Text(_) | Incoming::Binary(_) => session.commands.take(now_ns, per_second, burst),
-                Incoming::Ping(_) | Incoming::Part => session.controls.take(
-                    now_ns,
-                    per_second * CONTROLS_PER_COMMAND,
-                    burst * CONTROLS_PER_COMMAND,
-                ),
-                Incoming::Pong | Incoming::Close(_) => true,
-            };
-            if !within {
+            if let Err(wait_ns) = session.count_message(&incoming, now_ns, limits) {
                 stats.refusals[Reason::RateLimited as usize] += 1;
                 if session.refuse(now_ns) > limits.refusals_max {
                     end = Some(Reason::Flood);
-                } else if matches!(incoming, Incoming::Text(_)) {
-                    let wait_ms = session.commands.wait_ns(now_ns, per_second, burst).div_ceil(1_000_000);
-                    let answer = Answer::Error {
-                        id: None,
-                        code: Reason::RateLimited.label(),
-                        message: Reason::RateLimited.text(),
-                        retry_after_ms: Some(wait_ms),
-                        rejected: Vec::new(),
-                    };
-                    // A client that floods and does not read keeps what fits.
-                    let _ = session.outbox.answer(answer.frame(), limits.outbox_bytes_max, now_ns);
+                } else if let Incoming::Text(text) = incoming {
+                    // Answered in its turn, so that the client knows which of its commands it was.
+                    let command = Err(Mistake::rate_limited(wait_ns.div_ceil(1_000_000)));
+                    requests.push((key, Request { command, ..Request::parse(text, limits) }));
                 }
                 return;
             }
@@ -243,6 +223,9 @@ impl<I: Io> Shard<I> {
                 Incoming::Pong | Incoming::Part | Incoming::Close(_) => {}
             }
         });
+        if end.is_some() {
+            inbound.stop();
+        }
         session.inbound = inbound;
         if let Some(reason) = end.or(heard.err()) {
             self.doomed.push((key, reason));
@@ -291,8 +274,11 @@ impl<I: Io> Shard<I> {
 
     /// Ends the sessions that were found to be over while others walked over them.
     pub(super) fn bury(&mut self) {
-        while let Some((key, reason)) = self.doomed.pop() {
-            self.end(key, reason);
+        while !self.doomed.is_empty() {
+            // In the order in which they were found: the first reason is the reason.
+            for (key, reason) in std::mem::take(&mut self.doomed) {
+                self.end(key, reason);
+            }
         }
     }
 
@@ -341,6 +327,16 @@ impl<I: Io> Shard<I> {
 }
 
 impl<W: Wire> Session<W> {
+    /// Counts a message against its rate; the error says in how many nanoseconds it would be taken.
+    fn count_message(&mut self, incoming: &Incoming<'_>, now_ns: u64, limits: &Limits) -> Result<(), u64> {
+        let (per_second, burst) = (limits.commands_per_second, limits.commands_burst);
+        let (rate, factor) = match incoming {
+            Incoming::Text(_) | Incoming::Binary(_) => (&mut self.commands, 1),
+            _ => (&mut self.controls, CONTROLS_PER_COMMAND),
+        };
+        rate.take(now_ns, per_second * factor, burst * factor)
+    }
+
     /// Counts a refused message; returns how many there were within the window.
     pub(super) fn refuse(&mut self, now_ns: u64) -> u32 {
         if now_ns - self.refusals_since_ns > REFUSALS_WINDOW_NS {

@@ -115,7 +115,9 @@ impl Board {
                     self.check_index();
                 }
             }
-            Body::Bar(_) | Body::Halt(_) | Body::Lost(_) => panic!("{}: {update:?}", self.label),
+            Body::Bar(_) | Body::Halt(_) | Body::Missing(_) | Body::Lost(_) => {
+                panic!("{}: {update:?}", self.label)
+            }
         }
     }
 
