@@ -35,6 +35,12 @@ TESTS = [
     Test("board", "tests/board/board_test.py",
          "--url {url} --admin {admin} --pid {pid} --screenshot {target}/board.png"),
     Test("grafana", "tests/grafana/panels_test.py", "--url {url} --admin {admin}"),
+    Test("contract", "tests/clients/contract.py", "--url {ws}"),
+    Test("capture", "tests/clients/capture_test.py", "--binary {program}", None),
+    Test("bad_input", "tests/clients/bad_input_test.py", "--binary {program}", None),
+    Test("restart", "tests/clients/restart_test.py", "--binary {program}", None),
+    Test("stalled", "tests/clients/stalled_test.py", "--binary {program}", None),
+    Test("memory", "tests/clients/memory_test.py", "--binary {program}", None),
     Test("autobahn", "tests/autobahn/autobahn_test.py", "--echo {target}/release/examples/echo", None),
 ]
 

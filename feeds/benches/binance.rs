@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use serde::Deserialize;
 use tickgate_feeds::binance::{Binance, Market};
-use tickgate_feeds::capture::Capture;
+use tickgate_feeds::capture::Plan;
 use tickgate_feeds::feed::{Feed, Next, Source};
 use tickgate_feeds::market::{FeedId, Time, Update};
 use tickgate_feeds::spec::Spec;
@@ -151,8 +151,9 @@ fn play(name: &str, venue: &str, lines: usize) {
     let spec = Spec::parse(&format!("capture:{}?speed=max&venue={market}", path.display())).expect("a spec");
     let mut best = f64::MAX;
     for _ in 0..ROUNDS {
-        let mut capture =
-            Capture::from_spec(&spec, &Arc::new(Symbols::new(10)), FeedId(0)).expect("a capture");
+        let mut capture = Plan::from_spec(&spec, &Arc::new(Symbols::new(10)), FeedId(0))
+            .and_then(Plan::open)
+            .expect("a capture");
         let mut out = Vec::new();
         let begin = Instant::now();
         while capture.next(Time(0), &mut out) == Next::Now {

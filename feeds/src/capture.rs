@@ -84,6 +84,40 @@ pub struct Capture {
     ended: bool,
 }
 
+/// What is to be played and how.
+pub struct Plan {
+    path: String,
+    new_feed: NewFeed,
+    speed: Speed,
+    looped: bool,
+}
+
+impl Plan {
+    /// What `capture:PATH?venue=...&speed=...&loop=...&prefix=...` says; the file is not looked at yet.
+    pub fn from_spec(spec: &Spec, symbols: &Arc<Symbols>, id: FeedId) -> Result<Self, String> {
+        spec.only(&OPTIONS)?;
+        let path = spec.path_of("the file to play")?.to_owned();
+        let venues = [("binance", Market::Spot), ("binance-usdm", Market::UsdM)];
+        let market = spec.choice("venue", Market::Spot, &venues)?;
+        let expected = format!("max, or a multiple from {} to {} (10x)", MULTIPLES.start(), MULTIPLES.end());
+        let speed = spec.read("speed", Speed::Recorded { multiple: 1.0 }, &expected, Speed::parse)?;
+        let looped = spec.flag("loop", false)?;
+        let expected = format!("characters of a symbol name, fewer than {NAME_CHARS_MAX}");
+        let prefix = spec.read("prefix", String::new(), &expected, |text| {
+            (text.is_empty() || is_name(text) && text.len() < NAME_CHARS_MAX).then(|| text.to_owned())
+        })?;
+        let symbols = Arc::clone(symbols);
+        let new_feed =
+            move || -> Box<dyn Feed> { Box::new(Binance::new(market, Arc::clone(&symbols), id, &prefix)) };
+        Ok(Self { path, new_feed: Box::new(new_feed), speed, looped })
+    }
+
+    /// Opens the file; see [`Capture::open`].
+    pub fn open(self) -> Result<Capture, String> {
+        Capture::open(&self.path, self.new_feed, self.speed, self.looped)
+    }
+}
+
 impl Capture {
     /// Opens the file and reads its head through a decoder of its own, so that the symbols in it are listed before the
     /// first update. Fails if the file cannot be read, is empty, or holds no line at its head that can be decoded.
@@ -111,25 +145,6 @@ impl Capture {
         capture.rewind()?;
         capture.skipped = Skipped::default();
         Ok(capture)
-    }
-
-    /// Opens what `capture:PATH?venue=...&speed=...&loop=...&prefix=...` says.
-    pub fn from_spec(spec: &Spec, symbols: &Arc<Symbols>, id: FeedId) -> Result<Self, String> {
-        spec.only(&OPTIONS)?;
-        let path = spec.path_of("the file to play")?;
-        let venues = [("binance", Market::Spot), ("binance-usdm", Market::UsdM)];
-        let market = spec.choice("venue", Market::Spot, &venues)?;
-        let expected = format!("max, or a multiple from {} to {} (10x)", MULTIPLES.start(), MULTIPLES.end());
-        let speed = spec.read("speed", Speed::Recorded { multiple: 1.0 }, &expected, Speed::parse)?;
-        let looped = spec.flag("loop", false)?;
-        let expected = format!("characters of a symbol name, fewer than {NAME_CHARS_MAX}");
-        let prefix = spec.read("prefix", String::new(), &expected, |text| {
-            (text.is_empty() || is_name(text) && text.len() < NAME_CHARS_MAX).then(|| text.to_owned())
-        })?;
-        let symbols = Arc::clone(symbols);
-        let new_feed =
-            move || -> Box<dyn Feed> { Box::new(Binance::new(market, Arc::clone(&symbols), id, &prefix)) };
-        Self::open(path, Box::new(new_feed), speed, looped)
     }
 
     /// What was wrong with the newest line that could not be used.

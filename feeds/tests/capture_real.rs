@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rust_decimal::Decimal;
 use tickgate_feeds::book::Book;
-use tickgate_feeds::capture::{Capture, UPDATES_PER_CALL};
+use tickgate_feeds::capture::{Capture, Plan, UPDATES_PER_CALL};
 use tickgate_feeds::feed::{Next, Skipped, Source};
 use tickgate_feeds::market::{Body, FeedId, Side, Symbol, Time};
 use tickgate_feeds::spec::Spec;
@@ -17,7 +17,7 @@ const SPOT: &str = "binance-spot/btcusdt_20240808.ndjson.gz";
 fn open(options: &str) -> Option<(Capture, Arc<Symbols>)> {
     let spec = Spec::parse(&format!("capture:{}?{options}", real::find(SPOT)?.display())).expect("a spec");
     let symbols = Arc::new(Symbols::new(10));
-    Some((Capture::from_spec(&spec, &symbols, FeedId(0)).expect("a capture"), symbols))
+    Some((Plan::from_spec(&spec, &symbols, FeedId(0)).and_then(Plan::open).expect("a capture"), symbols))
 }
 
 #[test]

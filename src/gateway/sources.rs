@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use tickgate_feeds::capture::Capture;
+use tickgate_feeds::capture::Plan;
 use tickgate_feeds::feed::Source;
 use tickgate_feeds::market::FeedId;
 use tickgate_feeds::spec::Spec;
@@ -42,16 +42,11 @@ pub fn open(config: &Config, symbols: &Arc<Symbols>) -> Result<Vec<Named>, Failu
 
 fn open_one(spec: &Spec, text: &str, symbols: &Arc<Symbols>, id: FeedId) -> Result<Box<dyn Source>, Failure> {
     match spec.kind.as_str() {
-        "synthetic" => match Synthetic::from_spec(spec, symbols, id) {
-            Ok(source) => Ok(Box::new(source)),
-            Err(error) => Err(Failure::Usage(error)),
-        },
-        "capture" => match Capture::from_spec(spec, symbols, id) {
-            Ok(source) => Ok(Box::new(source)),
-            // A file that is not there may be there tomorrow; an option that nobody knows stays wrong.
-            Err(error) if !std::path::Path::new(&spec.path).is_file() => Err(Failure::Unavailable(error)),
-            Err(error) => Err(Failure::Usage(error)),
-        },
+        "synthetic" => Ok(Box::new(Synthetic::from_spec(spec, symbols, id).map_err(Failure::Usage)?)),
+        "capture" => {
+            let plan = Plan::from_spec(spec, symbols, id).map_err(Failure::Usage)?;
+            Ok(Box::new(plan.open().map_err(Failure::Unavailable)?))
+        }
         other => {
             Err(Failure::Usage(format!("feed kind {other:?} in {text:?}: expected synthetic or capture")))
         }

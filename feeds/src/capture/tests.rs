@@ -32,7 +32,7 @@ impl Drop for File {
 
 fn open(file: &File, options: &str) -> Result<(Capture, Arc<Symbols>), String> {
     let symbols = Arc::new(Symbols::new(10));
-    Ok((Capture::from_spec(&file.spec(options), &symbols, FeedId(0))?, symbols))
+    Ok((Plan::from_spec(&file.spec(options), &symbols, FeedId(0))?.open()?, symbols))
 }
 
 fn trade(ns: i64, number: u64) -> String {
@@ -154,8 +154,10 @@ fn what_cannot_be_played_is_said_in_one_line() {
     let missing = File(std::env::temp_dir().join("tickgate-no-such-capture"));
     assert!(failed(&missing, "").contains("tickgate-no-such-capture: "));
     let folder = Spec::parse(&format!("capture:{}", std::env::temp_dir().display())).expect("a spec");
-    let error =
-        Capture::from_spec(&folder, &Arc::new(Symbols::new(1)), FeedId(0)).map(drop).expect_err("a folder");
+    let error = Plan::from_spec(&folder, &Arc::new(Symbols::new(1)), FeedId(0))
+        .and_then(Plan::open)
+        .map(drop)
+        .expect_err("a folder");
     assert!(error.contains("is a folder"), "{error}");
 }
 
