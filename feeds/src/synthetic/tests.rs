@@ -246,8 +246,8 @@ fn options_out_of_range_are_refused_by_name() {
         ("synthetic:load?day=1", "unknown option"),
         ("synthetic:hnx", "synthetic:hnx: expected synthetic:vn30 or synthetic:load"),
         // The table of this test has room for ten.
-        ("synthetic:vn30", "was refused: Full"),
-        ("synthetic:load?symbols=11", "symbol L10 was refused: Full"),
+        ("synthetic:vn30", "was refused: the table of symbols is full"),
+        ("synthetic:load?symbols=11", "symbol L10 was refused: the table of symbols is full"),
     ] {
         let error = wrong(text);
         assert!(error.contains(expected), "{text}: {error}");
