@@ -52,8 +52,8 @@ pub(super) const ALLOWED: &[Allowed] = &[
     ("feeds/src/capture/tests.rs", "std::fs", "writes the recordings that it reads"),
     ("feeds/src/capture/tests.rs", "std::env", "in the directory for such files"),
     ("feeds/src/capture/tests.rs", "std::process", "under a name that no other test has"),
-    ("feeds/src/synthetic/tests/mod.rs", "std::fs", "reads the real board"),
-    ("feeds/src/synthetic/tests/mod.rs", "std::env", "which lies where the environment says"),
+    ("feeds/src/synthetic/tests.rs", "std::fs", "reads the real board"),
+    ("feeds/src/synthetic/tests.rs", "std::env", "which lies where the environment says"),
 ];
 
 /// What a pure stage names but may not, and exceptions that nobody needs.
