@@ -79,8 +79,9 @@ impl Rate {
 
 /// Pings, pongs and parts of messages that may come in the place of one command: a browser sends none, a prober a few a second.
 const CONTROLS_PER_COMMAND: u32 = 10;
-/// What is read and thrown away at most while a session ends, in bytes.
-const DISCARD_BYTES_MAX: usize = 1 << 20;
+/// What is read and thrown away at most while a session ends, in bytes: a client that is in the middle of sending 10 MB
+/// must still learn that this was too much, and a reset would eat our close frame. The close timeout bounds it too.
+const DISCARD_BYTES_MAX: usize = 16 << 20;
 /// The window in which refused messages are counted.
 const REFUSALS_WINDOW_NS: u64 = 10_000_000_000;
 
