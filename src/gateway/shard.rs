@@ -203,6 +203,8 @@ pub struct Shard<I: Io> {
     requests: Vec<(SessionKey, Request)>,
     /// Sessions that must end, once nobody walks over them.
     doomed: Vec<(SessionKey, Reason)>,
+    /// Clients that had more to say than was read at once.
+    unread: Vec<SessionKey>,
     /// Clients whose sockets have room again.
     drained: Vec<SessionKey>,
     /// Clients that can be paid now.
@@ -237,6 +239,7 @@ impl<I: Io> Shard<I> {
             private: Batch::new(limits.frame_bytes_max),
             requests: Vec::new(),
             doomed: Vec::new(),
+            unread: Vec::new(),
             drained: Vec::new(),
             debtors: VecDeque::new(),
             wants: Vec::new(),
@@ -321,6 +324,9 @@ impl<I: Io> Shard<I> {
 
     /// Polls, admits newcomers, reads what clients sent and writes what waited for room.
     fn look_at_sockets(&mut self, io: &mut I, wait: Option<Duration>) {
+        for key in std::mem::take(&mut self.unread) {
+            self.read(key);
+        }
         let mut ready = std::mem::take(&mut self.ready);
         io.poll(wait, &mut ready);
         if wait != Some(Duration::ZERO) {
@@ -394,7 +400,7 @@ impl<I: Io> Shard<I> {
 
     fn next_wait(&self) -> Option<Duration> {
         let clients = !self.debtors.is_empty() || !self.drained.is_empty() || !self.requests.is_empty();
-        if clients || !self.doomed.is_empty() || !self.wants.is_empty() {
+        if clients || !self.unread.is_empty() || !self.doomed.is_empty() || !self.wants.is_empty() {
             return Some(Duration::ZERO);
         }
         let wheel = (!self.sessions.is_empty()).then(|| self.keepalive.next_ns());

@@ -7,7 +7,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 
 use super::Shard;
-use crate::base::limits::{Limits, READ_BYTES};
+use crate::base::limits::Limits;
 use crate::base::reason::Reason;
 use crate::flow::dispatch::streams::{Place, SessionKey};
 use crate::flow::frame::answer::Answer;
@@ -82,6 +82,8 @@ const CONTROLS_PER_COMMAND: u32 = 10;
 /// What is read and thrown away at most while a session ends, in bytes: a client that is in the middle of sending 10 MB
 /// must still learn that this was too much, and a reset would eat our close frame. The close timeout bounds it too.
 const DISCARD_BYTES_MAX: usize = 16 << 20;
+/// Buffers read from one socket before the others get a turn.
+const READS_AT_ONCE: usize = 4;
 /// The window in which refused messages are counted.
 const REFUSALS_WINDOW_NS: u64 = 10_000_000_000;
 
@@ -155,23 +157,23 @@ impl<I: Io> Shard<I> {
         self.read(key);
     }
 
-    /// Reads a socket until it would block.
+    /// Reads a socket until it would block: readiness is reported once, and an end may stand behind the bytes.
     pub(super) fn read(&mut self, key: SessionKey) {
         let mut buffer = std::mem::take(&mut self.read_buffer);
-        // Bounded: a client that sends without pause is read on in the next slice, since the poll is asked again.
-        for _ in 0..4 {
-            let Some(session) = self.sessions.get_mut(key as usize) else { break };
+        let mut reads = 0;
+        while let Some(session) = self.sessions.get_mut(key as usize) {
+            if reads == READS_AT_ONCE {
+                // It goes on with the next look at the sockets, after everybody else has had a turn.
+                self.unread.push(key);
+                break;
+            }
+            reads += 1;
             match session.wire.read(&mut buffer) {
                 Ok(0) => {
                     self.doomed.push((key, Reason::Disconnected));
                     break;
                 }
-                Ok(len) => {
-                    self.hear(key, &mut buffer[..len]);
-                    if len < READ_BYTES {
-                        break;
-                    }
-                }
+                Ok(len) => self.hear(key, &mut buffer[..len]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => {
