@@ -3,7 +3,8 @@
 //! Bound kept here: at most `symbols_max` symbols; one more is refused and the caller counts it. Decoders keep a small
 //! map of their own names, so the lock is taken once per new symbol and never per message.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::market::{Channel, FeedId, Symbol};
@@ -45,7 +46,7 @@ impl std::fmt::Display for Refused {
 #[derive(Debug, Default)]
 struct Table {
     listings: Vec<Listing>,
-    by_name: HashMap<Arc<str>, Symbol>,
+    by_name: BTreeMap<Arc<str>, Symbol>,
     /// Group name to its members, sorted.
     groups: BTreeMap<Arc<str>, Arc<[Symbol]>>,
     /// Grows with every listing and every change of a group.
@@ -108,6 +109,14 @@ impl Symbols {
     /// The symbol of that exact name.
     pub fn find(&self, name: &str) -> Option<Symbol> {
         self.read().by_name.get(name).copied()
+    }
+
+    /// The symbols whose names begin so, with their own channel, by name; at most `max` of them.
+    pub fn with_prefix(&self, prefix: &str, max: usize) -> Vec<(Symbol, Channel)> {
+        let table = self.read();
+        let from = table.by_name.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        let matching = from.take_while(|(name, _)| name.starts_with(prefix)).take(max);
+        matching.map(|(_, symbol)| (*symbol, table.listings[symbol.index()].channel)).collect()
     }
 
     /// What is known of a symbol.

@@ -34,6 +34,8 @@ use crate::flow::socket::wire::{Mailbox, Newcomer, Permit, Tcp};
 const SUBPROTOCOL: &str = "tickgate.v1.json";
 /// Connections beyond the limit that are still told so; further ones are dropped unheard.
 const REFUSALS_AT_ONCE_MAX: usize = 256;
+/// The longest life of a connection that does not become a WebSocket, its answers included.
+const HTTP_LIFE: Duration = Duration::from_secs(30);
 /// When to try again after "no room", in seconds.
 const RETRY_AFTER_S: &str = "5";
 
@@ -128,8 +130,10 @@ async fn connection(stream: TcpStream, peer: SocketAddr, permit: Option<Permit>,
         .header_read_timeout(limits.handshake_timeout)
         .max_buf_size(limits.url_bytes_max)
         .serve_connection(TokioIo::new(stream), service);
-    // Errors here are the peer's: a broken request, a closed socket, a head that took too long.
-    let Ok(parts) = connection.without_shutdown().await else { return };
+    // Errors here are the peer's: a broken request, a closed socket, a head or a life that took too long. A reader that does
+    // not read must not hold its answer for ever.
+    let life = tokio::time::timeout(HTTP_LIFE, connection.without_shutdown()).await;
+    let Ok(Ok(parts)) = life else { return };
     let query = upgraded.lock().unwrap_or_else(PoisonError::into_inner).take();
     let (Some(query), Some(permit)) = (query, permit) else { return };
     let Some(shard) = doors.shards.iter().min_by_key(|shard| shard.open.load(Ordering::Relaxed)) else {
@@ -184,7 +188,9 @@ impl Service {
         }
         let (doors, query) = (&self.doors, request.uri().query().unwrap_or_default());
         match request.uri().path() {
-            "/ws" | "/ws/market" => self.upgrade(request.headers(), query),
+            "/ws" | "/ws/market" if *request.method() == Method::GET => {
+                self.upgrade(request.headers(), query)
+            }
             "/v1/snapshot" => {
                 let snapshot = rest::snapshot(query, &doors.identity, &doors.ingest, doors.clock.now().wall);
                 snapshot.map_or_else(|mistake| self.refuse(&mistake), json)

@@ -36,7 +36,7 @@ pub fn snapshot(query: &str, identity: &Identity, ingest: &Ingest, now: Time) ->
     let mut rejected = Vec::new();
     let mut topics: Vec<Topic> = Vec::new();
     for text in &asked.topics {
-        let found = TopicName::parse(text).and_then(|name| name.resolve(ingest.symbols()));
+        let found = TopicName::parse(text).and_then(|name| name.resolve(ingest.symbols(), topics_max + 1));
         match found {
             Ok(found) if found.iter().all(|topic| topic.channel <= Channel::Book) => topics.extend(found),
             Ok(_) => {

@@ -153,7 +153,8 @@ impl Slice {
             return;
         }
         self.ticks.resize(TICK_PLACES, Tick::default());
-        for &arrival_ns in arrivals_ns {
+        // 0 is a row that no tick brought.
+        for &arrival_ns in arrivals_ns.iter().filter(|arrival_ns| **arrival_ns > 0) {
             // Neighbouring milliseconds have neighbouring places.
             let place = (arrival_ns >> 20) as usize % TICK_PLACES;
             let tick = &mut self.ticks[place];
@@ -267,10 +268,10 @@ impl<I: Io> Shard<I> {
         self.obey();
         self.pull();
         self.flush_due(io);
-        self.pay();
+        self.pay(io);
         self.keep_alive();
         self.end_slice(io);
-        self.bury();
+        // What was found to be over meanwhile is buried by the next turn, before its requests are obeyed.
         self.next_wait()
     }
 
@@ -389,9 +390,7 @@ impl<I: Io> Shard<I> {
         self.now = io.now();
         let (now_ns, stats) = (self.now.mono_ns, &mut self.stats);
         let frames = self.slice.take(|arrival_ns, times| {
-            if arrival_ns > 0 {
-                stats.arrival_to_written.record(now_ns.saturating_sub(arrival_ns), times);
-            }
+            stats.arrival_to_written.record(now_ns.saturating_sub(arrival_ns), times);
         });
         if frames > 0 {
             stats.cut_to_written.record(now_ns.saturating_sub(self.cut_ns), frames);

@@ -206,8 +206,9 @@ impl Hub {
 
     /// What changed after `since`. Askers that hold the same get the same cut.
     pub fn cut(&mut self, since: Rev) -> Arc<Cut> {
-        self.list_new();
+        // The version first: what is listed after it will have another.
         let directory = self.symbols.version();
+        self.list_new();
         if std::mem::replace(&mut self.directory, directory) != directory {
             // Membership of a group is a revision too.
             self.rev += 1;

@@ -176,6 +176,11 @@ impl Log {
         }
     }
 
+    /// How many events there are after `since`.
+    pub fn count_since(&self, since: Rev) -> usize {
+        self.entries.len() - self.entries.partition_point(|entry| entry.event.rev <= since)
+    }
+
     /// All events after `since`, oldest first.
     pub fn since(&self, since: Rev) -> impl Iterator<Item = &Event> {
         let at = self.entries.partition_point(|entry| entry.event.rev <= since);

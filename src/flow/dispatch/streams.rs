@@ -118,6 +118,8 @@ pub struct Stream {
     pub joined: Vec<(Topic, Rev)>,
     /// Topics that came but had no room: to be told once.
     pub refused: Vec<Topic>,
+    /// It was told of a lack of room.
+    is_told: bool,
     /// Number of the last frame.
     pub seq: u64,
     /// Every change up to this revision was in the frames so far.
@@ -327,7 +329,8 @@ impl Streams {
             if !stream.wish.topics.iter().any(TopicName::is_open) {
                 continue;
             }
-            let means = stream.wish.topics.iter().filter_map(|name| name.resolve(symbols).ok()).flatten();
+            let means =
+                stream.wish.topics.iter().filter_map(|name| name.resolve(symbols, listed).ok()).flatten();
             let mut news: Vec<Topic> = means.filter(|topic| topic.symbol.index() < listed).collect();
             news.sort_unstable();
             news.dedup();
@@ -336,7 +339,13 @@ impl Streams {
                 continue;
             }
             let room = topics_max.saturating_sub(stream.selection.topics.len());
-            stream.refused.extend(news.drain(room.min(news.len())..).take(REFUSED_TOLD_MAX));
+            let refused = news.split_off(room.min(news.len()));
+            if !refused.is_empty() && !std::mem::replace(&mut stream.is_told, true) {
+                stream.refused.extend(refused.into_iter().take(REFUSED_TOLD_MAX));
+            }
+            if news.is_empty() && stream.refused.is_empty() {
+                continue;
+            }
             for &topic in &news {
                 stream.joined.push((topic, rev));
                 register(&mut self.interest, topic.symbol, key as StreamKey);
@@ -386,6 +395,7 @@ impl Streams {
             selection,
             joined: Vec::new(),
             refused: Vec::new(),
+            is_told: false,
             seq: 1,
             rev,
             frame_ns: now_ns,

@@ -63,8 +63,8 @@ impl TopicName {
         !matches!(self.target, Target::Symbol(_))
     }
 
-    /// The topics it means today.
-    pub fn resolve(&self, symbols: &Symbols) -> Result<Vec<Topic>, Refusal> {
+    /// The topics it means today; of a prefix at most `topics_max`.
+    pub fn resolve(&self, symbols: &Symbols, topics_max: usize) -> Result<Vec<Topic>, Refusal> {
         let unknown = |what: &str| Refusal { code: Reason::UnknownTopic, message: format!("no such {what}") };
         match &self.target {
             Target::Symbol(name) => {
@@ -80,12 +80,8 @@ impl TopicName {
                 Ok(listed.filter_map(|(symbol, own)| self.of(symbol, own)).collect())
             }
             Target::Prefix(prefix) => {
-                let all = symbols.listings_from(0);
-                let matching =
-                    all.iter().enumerate().filter(|(_, listing)| listing.name.starts_with(&**prefix));
-                Ok(matching
-                    .filter_map(|(at, listing)| self.of(Symbol::at(at as u32), listing.channel))
-                    .collect())
+                let matching = symbols.with_prefix(prefix, topics_max);
+                Ok(matching.into_iter().filter_map(|(symbol, own)| self.of(symbol, own)).collect())
             }
         }
     }
@@ -157,7 +153,7 @@ mod tests {
 
     fn means(name: &str) -> Vec<String> {
         let symbols = table();
-        let topics = TopicName::parse(name).and_then(|name| name.resolve(&symbols));
+        let topics = TopicName::parse(name).and_then(|name| name.resolve(&symbols, 100));
         let text = |topic: &Topic| {
             format!("{}:{}", topic.channel.name(), symbols.listing(topic.symbol).expect("listed").name)
         };
@@ -174,7 +170,7 @@ mod tests {
         assert_eq!(means("@VN30"), ["quote:VCB", "quote:VIC", "index:VN30"]);
         assert_eq!(means("trade:@VN30"), ["trade:VCB", "trade:VIC"]);
         assert_eq!(means("V*"), ["quote:VCB", "quote:VIC", "index:VN30"]);
-        assert_eq!(means("*"), ["quote:VCB", "quote:VIC", "index:VN30", "quote:FPT"]);
+        assert_eq!(means("*"), ["quote:FPT", "quote:VCB", "quote:VIC", "index:VN30"]);
         assert_eq!(means("index:*"), ["index:VN30"]);
         assert_eq!(means("book:FPT"), ["book:FPT"]);
     }

@@ -96,7 +96,7 @@ impl Batch {
 
     /// How long [`Batch::rows`] may become before the next image row might not fit.
     pub fn rows_end(&self) -> usize {
-        let others = self.gaps.len() + self.added.len() + HEAD_BYTES_MAX + ROW_BYTES;
+        let others = self.gaps.len() + self.added.len() + self.rejected.len() + HEAD_BYTES_MAX + ROW_BYTES;
         self.rows_at + self.frame_bytes_max.saturating_sub(others)
     }
 

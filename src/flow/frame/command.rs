@@ -209,7 +209,11 @@ pub fn from_query(query: &str, limits: &Limits) -> Result<Option<Subscribe>, Mis
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (key, value) = (percent_decode(key)?, percent_decode(value)?);
         let list = |value: &str| value.split(',').filter(|part| !part.is_empty()).map(Value::from).collect();
-        let number = |value: &str| value.parse::<f64>().map_or_else(|_| Value::from(value), Value::from);
+        // What is no number stays text, and is refused as such.
+        let number = |value: &str| match value.parse::<f64>() {
+            Ok(number) if number.is_finite() => Value::from(number),
+            _ => Value::from(value),
+        };
         let value = match key.as_str() {
             "symbols" | "topics" => Value::Array(list(&value)),
             "fields" => Value::Array(list(&value)),

@@ -16,6 +16,8 @@ use crate::flow::dispatch::streams::{Debt, Stream};
 use crate::flow::dispatch::topic::Topic;
 use crate::flow::dispatch::wish::Mode;
 
+/// Events taken from the log for one frame: more than fit into one.
+const EVENTS_AT_ONCE: usize = 1024;
 /// Selections shorter than this are walked whole; for longer ones the walk over what changed is tried first.
 const SHORT_SELECTION: usize = 64;
 
@@ -85,7 +87,7 @@ impl Encoder {
         position.target = self.replica.rev;
         let mut changed = std::mem::take(&mut self.changed);
         let mut seq = stream.seq;
-        for topic in stream.refused.drain(..) {
+        for topic in std::mem::take(&mut stream.refused) {
             push_refused(&mut batch.rejected, topic.channel, self.replica.name(topic.symbol));
         }
         let walk = self.shortest_walk(stream, &mut changed);
@@ -296,18 +298,7 @@ impl Encoder {
 
     /// Appends the events after `debt.events` in their order, each topic's losses before them.
     fn push_events(&mut self, stream: &Stream, debt: &mut Debt, target: Rev, batch: &mut Batch) -> bool {
-        let log = &self.replica.log;
-        let mut due: Vec<Event> = Vec::new();
-        for &topic in stream.events() {
-            let since = debt.events.max(stream.joined_at(topic));
-            let known = log.topic(topic.channel, topic.symbol);
-            if known.gone_rev > since && known.gone_rev <= target {
-                due.push(known.gone(topic.channel, topic.symbol));
-            }
-            let events = log.topic_since(topic.channel, topic.symbol, since);
-            due.extend(events.filter(|event| event.rev <= target));
-        }
-        due.sort_unstable_by_key(|event| event.rev);
+        let (due, all) = self.due_events(stream, debt.events, target);
         let mut rows = 0;
         for event in due {
             if batch.is_full(0) {
@@ -330,8 +321,41 @@ impl Encoder {
             debt.events = event.rev;
             self.stats.rows += u64::from(!matches!(event.what, What::Gap { .. }));
         }
-        debt.events = target;
-        true
+        if all {
+            debt.events = target;
+        }
+        all
+    }
+
+    /// The events after `since`, oldest first, and whether these are all. Who is far behind gets them in portions, so that
+    /// no payment walks the whole log for one frame.
+    fn due_events(&self, stream: &Stream, since: Rev, target: Rev) -> (Vec<Event>, bool) {
+        let log = &self.replica.log;
+        let mut due: Vec<Event> = Vec::new();
+        for &topic in stream.events() {
+            let known = log.topic(topic.channel, topic.symbol);
+            if known.gone_rev > since.max(stream.joined_at(topic)) && known.gone_rev <= target {
+                due.push(known.gone(topic.channel, topic.symbol));
+            }
+        }
+        let wanted = |event: &&Event| {
+            let topic = Topic { channel: event.channel(), symbol: event.symbol };
+            stream.events().binary_search(&topic).is_ok() && event.rev > stream.joined_at(topic)
+        };
+        let mut all = true;
+        if log.count_since(since) > EVENTS_AT_ONCE {
+            let before = due.len();
+            let behind = log.since(since).take_while(|event| event.rev <= target);
+            due.extend(behind.filter(wanted).take(EVENTS_AT_ONCE));
+            all = due.len() - before < EVENTS_AT_ONCE;
+        } else {
+            for &topic in stream.events() {
+                let events = log.topic_since(topic.channel, topic.symbol, since.max(stream.joined_at(topic)));
+                due.extend(events.filter(|event| event.rev <= target));
+            }
+        }
+        due.sort_unstable_by_key(|event| event.rev);
+        (due, all)
     }
 
     fn finish(

@@ -149,7 +149,7 @@ impl Inbound {
         }
         let before = if control { 0 } else { message.map_or(0, |(_, bytes)| bytes.len()) };
         match usize::try_from(len) {
-            Ok(len) if before + len <= message_bytes_max => {
+            Ok(len) if len <= message_bytes_max.saturating_sub(before) => {
                 Ok(Some((header, cursor.position() as usize, len)))
             }
             _ => Err(Reason::MessageTooBig),
@@ -305,6 +305,10 @@ mod tests {
                 assert_eq!(read(&bytes, piece).1, Err(reason), "{bytes:?}");
             }
         }
+        // A length near 2^64 behind a first part must not wrap around the limit.
+        let mut huge = frame(0x01, b"12345678");
+        huge.extend([0x80, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 2, 3, 4]);
+        assert_eq!(read(&huge, 7).1, Err(Reason::MessageTooBig));
         let mut parts = frame(0x01, &[b'a'; 600]);
         parts.extend(frame(0x80, &[b'a'; 600]));
         assert_eq!(read(&parts, 50).1, Err(Reason::MessageTooBig), "the sum of the parts counts");

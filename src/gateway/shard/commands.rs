@@ -131,6 +131,9 @@ impl<I: Io> Shard<I> {
     /// What topic names mean today, and which could not be taken.
     fn resolve(&self, texts: &[String], room: usize) -> (Vec<TopicName>, Selection, Vec<(Reason, Rejected)>) {
         let (mut names, mut selection, mut rejected) = (Vec::new(), Vec::new(), Vec::new());
+        let mut texts: Vec<&String> = texts.iter().collect();
+        texts.sort_unstable();
+        texts.dedup();
         for text in texts {
             let name = match TopicName::parse(text) {
                 Ok(name) => name,
@@ -142,10 +145,11 @@ impl<I: Io> Shard<I> {
             // A symbol listed since the pull a moment ago is not known here yet, and not to the client either.
             let known =
                 |topics: Vec<Topic>| topics.into_iter().filter(|topic| self.encoder.knows(topic.symbol));
-            match name.resolve(self.ingest.symbols()).map(|topics| known(topics).collect::<Vec<_>>()) {
+            let at_most = room - selection.len() + 1;
+            match name.resolve(self.ingest.symbols(), at_most).map(|topics| known(topics).collect::<Vec<_>>())
+            {
                 Ok(topics) if selection.len() + topics.len() > room => {
-                    let message =
-                        format!("{} more topics, room for {}", topics.len(), room - selection.len());
+                    let message = format!("expected at most {} more topics", room - selection.len());
                     rejected.push((Reason::TopicLimit, Rejected::new(text, Reason::TopicLimit, message)));
                 }
                 Ok(topics) => {

@@ -135,13 +135,17 @@ impl<I: Io> Shard<I> {
     }
 
     /// Pays clients what they are owed, as far as their sockets take it.
-    pub(super) fn pay(&mut self) {
+    pub(super) fn pay(&mut self, io: &mut I) {
         for key in std::mem::take(&mut self.drained) {
             self.queue_debts(key);
         }
         for _ in 0..PAYMENTS_PER_TURN.max(self.sessions.len() / 4) {
             let Some((session, stream)) = self.debtors.pop_front() else { return };
             self.pay_one(session, stream);
+            if self.slice.writes >= SLICE_WRITES {
+                self.end_slice(io);
+                self.look_at_sockets(io, Some(Duration::ZERO));
+            }
         }
     }
 
@@ -171,6 +175,7 @@ impl<I: Io> Shard<I> {
         let stream = self.streams.get_mut(stream_key);
         let Some(debt) = stream.members[place.member as usize].debt.as_deref().copied() else { return };
         let mut paid = debt;
+        self.encoder.arrivals_ns.clear();
         let level = self.encoder.encode_private(stream, &mut paid, &mut self.private, self.now);
         let frame = self.private.frames();
         let offered = if frame.is_empty() {

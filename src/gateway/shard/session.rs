@@ -320,6 +320,8 @@ impl<I: Io> Shard<I> {
 
     /// Forgets a session for good.
     pub(super) fn forget(&mut self, key: SessionKey) {
+        // The place may be another client's soon: it must not inherit what this one asked for.
+        self.requests.retain(|(asker, _)| *asker != key);
         if let Some(mut session) = self.sessions.try_remove(key as usize)
             && !session.outbox.is_idle()
         {
