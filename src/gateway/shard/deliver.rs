@@ -41,7 +41,12 @@ impl<I: Io> Shard<I> {
             // Nobody joins or leaves while frames go out, so the members can be walked without looking them up.
             let mut members = std::mem::take(&mut stream.members);
             let given = self.give_all(io, key, &mut members, &before, batch.frames());
-            self.streams.get_mut(key).members = members;
+            let stream = self.streams.get_mut(key);
+            if !stream.joined.is_empty() && members.iter().all(|member| member.debt.is_none()) {
+                // Everybody holds the topics that came later: they are like the others from now on.
+                stream.joined.clear();
+            }
+            stream.members = members;
             self.stats.frames_written += given * frames;
             self.stats.bytes_written += given * batch.frames().len() as u64;
         }
