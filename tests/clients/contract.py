@@ -300,6 +300,8 @@ class Session:
             stream.merged += max(0, frame["seq"] - frame["prev"] - 1)
         if frame["rev"] < stream.rev:
             self.broke(f"{where}: rev falls from {stream.rev} to {frame['rev']}")
+        if more and frame["rev"] != stream.rev:
+            self.broke(f"{where}: a part moves rev from {stream.rev} to {frame['rev']}")
         if snapshot == stream.whole:
             self.broke(f"{where}: snapshot is {snapshot} where the first picture is {stream.whole and 'whole' or 'owed'}")
         if stream.more and frame["ts_us"] - stream.part_us > MORE_US_MAX:

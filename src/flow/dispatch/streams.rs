@@ -28,6 +28,8 @@ pub type SessionKey = u32;
 pub struct Debt {
     /// Images: every change up to this revision was given.
     pub held: Rev,
+    /// The revision that the last frame given named.
+    pub told: Rev,
     /// Events: the same. They are given in order, so a payment may stop between two.
     pub events: Rev,
     /// The last `seq` given; `None` before the first frame.
@@ -47,6 +49,7 @@ impl Debt {
     pub const fn holding(rev: Rev, seq: u64) -> Self {
         Self {
             held: rev,
+            told: rev,
             events: rev,
             seq: Some(seq),
             cursor: 0,
@@ -124,6 +127,8 @@ pub struct Stream {
     pub seq: u64,
     /// Every change up to this revision was in the frames so far.
     pub rev: Rev,
+    /// The revision that the last whole frame named: `rev` may be ahead, where nothing of the stream changed since.
+    pub told: Rev,
     /// When the last frame went out.
     pub frame_ns: u64,
     /// Its clients, dense.
@@ -212,7 +217,7 @@ impl Streams {
             self.groups[group].writes += 1;
         }
         let Stream { members, rev: events, .. } = &mut self.streams[stream as usize];
-        let debt = Debt { held: 0, seq: None, fresh: true, ..Debt::holding(*events, 0) };
+        let debt = Debt { held: 0, told: 0, seq: None, fresh: true, ..Debt::holding(*events, 0) };
         members.push(Member { session, debt: Some(Box::new(debt)) });
         Place { stream, member: members.len() as u32 - 1 }
     }
@@ -398,6 +403,7 @@ impl Streams {
             is_told: false,
             seq: 1,
             rev,
+            told: rev,
             frame_ns: now_ns,
             members: Vec::with_capacity(1),
             group,

@@ -98,7 +98,7 @@ impl Encoder {
                 break;
             }
             seq += 1;
-            let rev = if done { position.target } else { stream.rev };
+            let rev = if done { position.target } else { stream.told };
             self.finish((stream.number, seq), batch, position.seq, rev, false, !done, now);
             position.seq = Some(seq);
             if done {
@@ -110,7 +110,7 @@ impl Encoder {
         if batch.frames().is_empty() {
             return false;
         }
-        stream.frame_ns = now.mono_ns;
+        (stream.frame_ns, stream.told) = (now.mono_ns, position.target);
         true
     }
 
@@ -129,9 +129,10 @@ impl Encoder {
             (debt.held, debt.cursor) = (debt.target, 0);
             return true;
         }
-        let rev = if done { debt.target } else { debt.held };
+        // Nobody on the stream has been told of more, and the next part of theirs must not name less.
+        let rev = if done { debt.told.max(debt.target.min(stream.told)) } else { debt.told };
         self.finish((stream.number, stream.seq), batch, before, rev, debt.fresh, !done, now);
-        debt.seq = Some(stream.seq);
+        (debt.seq, debt.told) = (Some(stream.seq), rev);
         if done {
             (debt.held, debt.cursor, debt.fresh) = (debt.target, 0, false);
         }

@@ -33,7 +33,7 @@ impl<I: Io> Shard<I> {
     fn flush(&mut self, io: &mut I, key: StreamKey) {
         let Some(mut batch) = self.shared.take() else { return };
         let stream = self.streams.get_mut(key);
-        let before = Debt::holding(stream.rev, stream.seq);
+        let before = Debt { told: stream.told, ..Debt::holding(stream.rev, stream.seq) };
         self.encoder.arrivals_ns.clear();
         let sent = self.encoder.encode_shared(stream, &mut batch, self.now);
         let frames = stream.seq - before.seq.unwrap_or_default();
