@@ -54,9 +54,17 @@ impl Book {
         }
         half.insert(rank, level.size);
         if half.len() > self.levels_max {
-            half.pop_first();
-            self.dropped += 1;
+            self.drop_worst(level.side);
         }
+    }
+
+    /// Drops the worst level of a side, and counts it.
+    pub fn drop_worst(&mut self, side: Side) {
+        let half = match side {
+            Side::Buy => &mut self.bids,
+            Side::Sell => &mut self.asks,
+        };
+        self.dropped += u64::from(half.pop_first().is_some());
     }
 
     /// The best price of a side and its size.

@@ -11,6 +11,8 @@ pub struct Limits {
     pub ingest_updates_max: usize,
     /// Events (trades, status) the hub and each shard remember: a minute of a busy venue.
     pub log_events_max: usize,
+    /// Levels of all books together: two hundred books of 5,000 levels, or fifty thousand of twenty.
+    pub book_levels_max: usize,
     /// Client connections in all, within what the process may open.
     pub connections_max: usize,
     /// One message of a client, in bytes: a list of a thousand topics fits.
@@ -55,6 +57,7 @@ impl Default for Limits {
             symbols_max: 200_000,
             ingest_updates_max: 65_536,
             log_events_max: 65_536,
+            book_levels_max: 1_000_000,
             connections_max: 100_000,
             message_bytes_max: 64 << 10,
             url_bytes_max: 8 << 10,
@@ -89,6 +92,8 @@ pub const PAYMENTS_PER_TURN: usize = 64;
 pub const READ_BYTES: usize = 64 << 10;
 /// Unsent bytes the kernel may hold for one client (`TCP_NOTSENT_LOWAT`): the backlog is ours to conflate.
 pub const KERNEL_UNSENT_BYTES: u32 = 16 << 10;
+/// Rows that a shard keeps encoded for the next who wants the same, in bytes: those of 20,000 symbols and more.
+pub const ROWS_BYTES_MAX: usize = 4 << 20;
 /// The most levels of one side of a book that a client may ask for.
 pub const DEPTH_MAX: u16 = 1000;
 /// Levels of one side of a book when the client does not say.
@@ -96,6 +101,12 @@ pub const DEPTH_DEFAULT: u16 = 10;
 /// What a session on one stream takes while idle, in bytes, its share of growing tables included.
 /// `tests/clients/memory_test.py` holds us to it.
 pub const SESSION_BYTES: usize = 2048;
+/// A topic of a session: in its stream's selection, in the index of interest, and one of those that came later.
+pub const TOPIC_BYTES: usize = 32;
+/// Room for one more image row, in bytes: 27 fields with their names and values.
+pub const ROW_BYTES_MAX: usize = 1536;
+/// Room for one level of a book in a row, in bytes: `["61685.99","1.25869"],` and longer prices.
+pub const LEVEL_TEXT_BYTES: usize = 40;
 /// The longest text of a client that an error repeats, in characters.
 pub const ECHO_CHARS_MAX: usize = 64;
 
@@ -120,16 +131,27 @@ impl Limits {
     pub fn memory(&self, clients: usize, symbols: usize, shards: usize) -> Memory {
         const UPDATE: usize = 96;
         const IMAGE: usize = 27 * 24 + 128; // a quote: 27 cells of value and revision, and its head
+        const CHANGED: usize = 27 * 16 + 56; // in a cut: the values, and what stands before them
         const EVENT: usize = 144;
-        const TOPIC: usize = 16; // in a stream's selection and in the index of interest
+        const LEVEL: usize = 64; // a price as rank and decimal, a size, and a tree's share
+        const TOP_LEVEL: usize = 40; // price, size, revision
+        const BAR: usize = 256;
+        let bars = 4 * symbols * BAR;
+        let frame = self.frame_bytes_max.max(2 * usize::from(DEPTH_MAX) * LEVEL_TEXT_BYTES);
         let process = vec![
             ("ingest queue", 2 * self.ingest_updates_max * UPDATE),
             ("hub images", symbols * IMAGE),
             ("shard images", shards * symbols * IMAGE),
             ("event logs", (1 + shards) * self.log_events_max * EVENT),
+            ("books", self.book_levels_max * LEVEL),
+            ("books and bars as wanted", (1 + shards) * (self.book_levels_max * TOP_LEVEL + bars)),
+            // Each shard may hold another one for a moment, and the hub keeps the last.
+            ("cuts", (1 + shards) * (symbols * CHANGED + self.log_events_max * EVENT)),
+            ("rows of a turn", shards * (ROWS_BYTES_MAX + frame + symbols * 16)),
+            ("frames of a flush", shards * self.topics_per_session_max * ROW_BYTES_MAX),
             ("idle sessions", clients * SESSION_BYTES),
-            ("selections", clients * self.topics_per_session_max * TOPIC),
-            ("outboxes of slow clients", clients * (self.outbox_bytes_max + self.frame_bytes_max)),
+            ("selections", clients * self.topics_per_session_max * TOPIC_BYTES),
+            ("outboxes of slow clients", clients * (self.outbox_bytes_max + frame)),
             ("messages in parts", clients * self.message_bytes_max),
         ];
         Memory { process, kernel: clients * 2 * KERNEL_UNSENT_BYTES as usize }

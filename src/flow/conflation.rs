@@ -3,12 +3,14 @@
 //! A cut is made for whoever asks, from the revision that the asker holds: nothing is kept per asker, so nobody's
 //! slowness is remembered here. The reader's side is a [`replica::Replica`], fed by cuts alone.
 //!
-//! Bounds kept here: `symbols_max` images, `log_events_max` events.
+//! Bounds kept here: `symbols_max` images, `log_events_max` events, `book_levels_max` levels of books.
 
 pub mod images;
 pub mod log;
 pub mod bars;
 pub mod cut;
+pub mod books;
+pub mod wants;
 pub mod hub;
 pub mod replica;
 

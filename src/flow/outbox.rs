@@ -56,11 +56,6 @@ impl Outbox {
         self.waiting.as_deref().is_some_and(has)
     }
 
-    /// Bytes that wait.
-    pub fn bytes(&self) -> usize {
-        self.waiting.as_ref().map_or(0, |waiting| waiting.current.len() + waiting.answers_bytes)
-    }
-
     /// How long the socket has taken nothing although bytes wait.
     pub fn stalled_ns(&self, now_ns: u64) -> u64 {
         self.waiting.as_ref().map_or(0, |waiting| now_ns.saturating_sub(waiting.progress_ns))
@@ -220,7 +215,6 @@ mod tests {
         let mut outbox = Outbox::default();
         assert_eq!(outbox.answer(vec![0; 150], 100, 0), Ok(()), "one answer always fits");
         assert_eq!(outbox.answer(vec![0; 1], 100, 0), Err(Full));
-        assert_eq!(outbox.bytes(), 150);
     }
 
     #[test]

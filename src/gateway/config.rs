@@ -106,6 +106,7 @@ limits_table! {
         symbols_max: usize = 1 ..= 10_000_000,
         ingest_updates_max: usize = 16 ..= 16_777_216,
         log_events_max: usize = 1 ..= 16_777_216,
+        book_levels_max: usize = 1 ..= 100_000_000,
         connections_max: usize = 1 ..= 10_000_000,
         message_bytes_max: usize = 1_024 ..= 16_777_216,
         url_bytes_max: usize = 8_192 ..= 1_048_576,

@@ -16,7 +16,7 @@ use crate::flow::buffer::{self, Buffer};
 use crate::flow::conflation::Rev;
 use crate::flow::conflation::cut::Cut;
 use crate::flow::conflation::hub::{self, Hub};
-use crate::flow::dispatch::topic::Topic;
+use crate::flow::conflation::wants::Want;
 
 /// Wakes a sleeping shard.
 pub type Waker = Box<dyn Fn() + Send + Sync>;
@@ -63,7 +63,7 @@ impl Ingest {
     /// Empty, for as many shards as there are wakers.
     pub fn new(symbols: Arc<Symbols>, limits: &Limits, wakers: Vec<Waker>) -> Self {
         let bells = wakers.into_iter().map(|waker| Bell { sleep: AtomicU8::new(Sleep::Awake as u8), waker });
-        let hub = Hub::new(Arc::clone(&symbols), limits.log_events_max);
+        let hub = Hub::new(Arc::clone(&symbols), limits.log_events_max, limits.book_levels_max);
         Self {
             symbols,
             buffer: Mutex::new(Buffer::new(limits.ingest_updates_max)),
@@ -81,12 +81,12 @@ impl Ingest {
         &self.symbols
     }
 
-    /// Everything that changed after `since`, what waits in the queue included. `wants` are topics made only for those
-    /// who ask, with the depth of books.
-    pub fn pull(&self, since: Rev, wants: &[(Topic, u16)]) -> Arc<Cut> {
+    /// Everything that changed after `since`, what waits in the queue included, after what the asker begins to want
+    /// (`true`) or wants no more.
+    pub fn pull(&self, since: Rev, wants: &[(Want, bool)]) -> Arc<Cut> {
         self.with_hub(|hub| {
-            for &(topic, depth) in wants {
-                hub.want(topic.channel, topic.symbol, depth);
+            for &(want, on) in wants {
+                hub.want(want, on);
             }
             hub.cut(since)
         })

@@ -164,6 +164,11 @@ impl Metrics {
             ("tickgate_changes_total", "Updates that changed an image or were an event.", hub.changes),
             ("tickgate_repeats_total", "Updates that said what was known.", hub.repeats),
             ("tickgate_cuts_total", "Cuts made for shards.", hub.cuts),
+            (
+                "tickgate_book_levels_dropped_total",
+                "Worst levels that books gave up for lack of room.",
+                hub.book_levels_dropped,
+            ),
             ("tickgate_connections_accepted_total", "Connections accepted.", load(&doors.accepted)),
             ("tickgate_upgrades_total", "Connections that became WebSockets.", load(&doors.upgraded)),
             (

@@ -18,9 +18,10 @@ use crate::base::clock::Now;
 use crate::base::histogram::Latency;
 use crate::base::limits::Limits;
 use crate::base::reason::Reason;
+use crate::flow::conflation::Rev;
+use crate::flow::conflation::cut::Cut;
 use crate::flow::conflation::replica::Replica;
 use crate::flow::dispatch::streams::{SessionKey, StreamKey, Streams};
-use crate::flow::dispatch::topic::Topic;
 use crate::flow::frame::answer::Answer;
 use crate::flow::frame::batch::Batch;
 use crate::flow::frame::command::Request;
@@ -210,8 +211,6 @@ pub struct Shard<I: Io> {
     drained: Vec<SessionKey>,
     /// Clients that can be paid now.
     debtors: VecDeque<(SessionKey, StreamKey)>,
-    /// Books (with their depth) and bars that somebody here has begun to want.
-    wants: Vec<(Topic, u16)>,
     keepalive: keepalive::Wheel,
     slice: Slice,
     cut_ns: u64,
@@ -243,7 +242,6 @@ impl<I: Io> Shard<I> {
             unread: Vec::new(),
             drained: Vec::new(),
             debtors: VecDeque::new(),
-            wants: Vec::new(),
             keepalive: keepalive::Wheel::new(limits.heartbeat),
             slice: Slice::default(),
             cut_ns: 0,
@@ -348,23 +346,36 @@ impl<I: Io> Shard<I> {
     /// Takes what changed into the replica, and finds out who wants it.
     fn pull(&mut self) {
         let since = self.encoder.replica.rev;
-        if self.wants.is_empty() && !self.ingest.has_news(since) && self.knows_all_symbols() {
+        if !self.streams.has_changed_wants() && !self.ingest.has_news(since) && self.knows_all_symbols() {
             self.encoder.begin_turn();
             return;
         }
-        let cut = self.ingest.pull(since, &self.wants);
-        self.wants.clear();
-        self.cut_ns = self.now.mono_ns;
-        self.encoder.replica.apply(&cut);
-        self.encoder.begin_turn();
-        let (rev, listed) = (cut.rev, self.encoder.replica.len());
-        let topics_max = self.identity.limits.topics_per_session_max;
-        if self.streams.is_news(cut.directory) {
-            self.streams.follow(self.ingest.symbols(), listed, topics_max, rev, &mut self.wants);
+        loop {
+            let cut = self.pull_once();
+            if self.streams.is_news(cut.directory) {
+                self.follow(cut.rev);
+            }
+            // What a new topic needs must be here before its stream's next frame.
+            if !self.streams.has_changed_wants() {
+                break;
+            }
         }
+        self.cut_ns = self.now.mono_ns;
+        self.encoder.begin_turn();
+    }
+
+    fn pull_once(&mut self) -> Arc<Cut> {
+        let wants = self.streams.take_changed_wants();
+        let cut = self.ingest.pull(self.encoder.replica.rev, &wants);
+        for (want, _) in wants {
+            if !self.streams.wants(want.channel, want.symbol) {
+                self.encoder.replica.forget(want.channel, want.symbol);
+            }
+        }
+        self.encoder.replica.apply(&cut, |channel, symbol| self.streams.wants(channel, symbol));
         for changed in &cut.changed {
             if changed.arrival_ns > 0 {
-                self.stats.arrival_to_cut.record(self.cut_ns.saturating_sub(changed.arrival_ns), 1);
+                self.stats.arrival_to_cut.record(self.now.mono_ns.saturating_sub(changed.arrival_ns), 1);
             }
         }
         if self.streams.any_open() {
@@ -376,6 +387,18 @@ impl<I: Io> Shard<I> {
                 self.streams.mark(symbol);
             }
         }
+        cut
+    }
+
+    /// Lets groups and wildcards mean what they mean since `rev`, as far as their clients have room for more topics.
+    fn follow(&mut self, rev: Rev) {
+        let topics_max = self.identity.limits.topics_per_session_max;
+        let (sessions, listed) = (&self.sessions, self.encoder.replica.len());
+        let room = |key: SessionKey, sizes: &[usize]| {
+            let subs = sessions.get(key as usize).map_or(&[][..], |session| &session.subs);
+            topics_max.saturating_sub(subs.iter().map(|sub| sizes[sub.place.stream as usize]).sum())
+        };
+        self.streams.follow(self.ingest.symbols(), listed, rev, room);
     }
 
     fn knows_all_symbols(&self) -> bool {
@@ -399,7 +422,7 @@ impl<I: Io> Shard<I> {
 
     fn next_wait(&self) -> Option<Duration> {
         let clients = !self.debtors.is_empty() || !self.drained.is_empty() || !self.requests.is_empty();
-        if clients || !self.unread.is_empty() || !self.doomed.is_empty() || !self.wants.is_empty() {
+        if clients || !self.unread.is_empty() || !self.doomed.is_empty() || self.streams.has_changed_wants() {
             return Some(Duration::ZERO);
         }
         let wheel = (!self.sessions.is_empty()).then(|| self.keepalive.next_ns());

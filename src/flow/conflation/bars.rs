@@ -1,7 +1,7 @@
 //! Bars made from trades, or taken from venues that make their own.
 //!
 //! A bar belongs to its trades' own time, so a replay makes the same bars at any speed. It is closed when the feed's time
-//! has passed its end by [`GRACE_NS`]. Bound kept here: one open bar for each topic that somebody has wanted.
+//! has passed its end by [`GRACE_NS`]. Bound kept here: one open bar for each topic that somebody wants.
 
 use std::collections::BTreeMap;
 
@@ -40,9 +40,11 @@ struct Entry {
     began: Option<Time>,
     /// The venue sends bars of this topic: ours would only disagree.
     from_venue: bool,
+    /// The revision at which somebody began to want it: whoever holds less may never have seen it.
+    wanted_rev: Rev,
 }
 
-/// All bars that somebody has wanted.
+/// All bars that somebody wants.
 #[derive(Debug, Default)]
 pub struct Bars {
     entries: BTreeMap<(Symbol, Channel), Entry>,
@@ -54,15 +56,22 @@ pub struct Bars {
 pub type Final = (Symbol, Bar, u64);
 
 impl Bars {
-    /// From now on bars of this topic are made.
-    pub fn want(&mut self, symbol: Symbol, channel: Channel, feed: FeedId) {
-        let open = OpenBar { symbol, channel, bar: None, rev: 0, q: 1, time: Time(0), arrival_ns: 0 };
-        self.entries.entry((symbol, channel)).or_insert(Entry { open, feed, began: None, from_venue: false });
+    /// From `rev` on bars of this topic are made, if they were not; the first is number `q`.
+    pub fn want(&mut self, symbol: Symbol, channel: Channel, feed: FeedId, q: u64, rev: Rev) {
+        let open = OpenBar { symbol, channel, bar: None, rev: 0, q, time: Time(0), arrival_ns: 0 };
+        let new = Entry { open, feed, began: None, from_venue: false, wanted_rev: rev };
+        self.entries.entry((symbol, channel)).or_insert(new).wanted_rev = rev;
     }
 
-    /// The open bars that changed after `since`.
+    /// Nobody wants bars of this topic any more.
+    pub fn release(&mut self, symbol: Symbol, channel: Channel) {
+        self.entries.remove(&(symbol, channel));
+    }
+
+    /// The open bars that changed after `since`, or that somebody began to want after it.
     pub fn changed_since(&self, since: Rev) -> impl Iterator<Item = OpenBar> {
-        self.entries.values().map(|entry| entry.open).filter(move |open| open.rev > since)
+        let is_news = move |entry: &&Entry| entry.open.rev.max(entry.wanted_rev) > since;
+        self.entries.values().filter(is_news).map(|entry| entry.open)
     }
 
     /// Closes the feed's bars whose time is over at `time`; `Time(i64::MAX)` closes all.
@@ -208,8 +217,8 @@ mod tests {
         const S: i64 = 1_000_000_000;
         let (symbol, feed) = (Symbol::at(0), FeedId(0));
         let (mut bars, mut finals) = (Bars::default(), Vec::new());
-        bars.want(symbol, Channel::Bar1s, feed);
-        bars.want(symbol, Channel::Bar1m, feed);
+        bars.want(symbol, Channel::Bar1s, feed, 1, 0);
+        bars.want(symbol, Channel::Bar1m, feed, 1, 0);
         for (rev, (at, price)) in [(S / 2, 10), (S - 1, 14), (S + 1, 12), (S + 5, 9)].into_iter().enumerate()
         {
             bars.close_before(symbol, Time(at), &mut finals);

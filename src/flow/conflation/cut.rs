@@ -63,8 +63,8 @@ pub type Levels = Vec<(Decimal, Decimal)>;
 pub struct BookTop {
     /// Whose.
     pub symbol: Option<Symbol>,
-    /// The revision of its last change.
-    pub rev: Rev,
+    /// The revision of each level: when it or a better one last changed; the last is that of the end of the book.
+    pub revs: Vec<Rev>,
     /// Its count of updates.
     pub q: u64,
     /// Event time of the last update.
@@ -77,4 +77,12 @@ pub struct BookTop {
     pub bids: Levels,
     /// (price, size), best first.
     pub asks: Levels,
+}
+
+impl BookTop {
+    /// The revision of the last change among the best `depth` levels; 0 when it was never looked at.
+    pub fn rev_at(&self, depth: u16) -> Rev {
+        let last = self.revs.len().saturating_sub(1);
+        self.revs.get(last.min(usize::from(depth).saturating_sub(1))).copied().unwrap_or(0)
+    }
 }

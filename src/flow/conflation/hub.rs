@@ -2,18 +2,18 @@
 //!
 //! Bounds kept here: those of the images, the log and the books it is made of.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tickgate_feeds::book::Book;
 use tickgate_feeds::market::{Body, Channel, FeedId, PHASE, Phase, STATE, State, Symbol, Time, Update};
 use tickgate_feeds::symbols::Symbols;
 
 use super::Rev;
 use super::bars::{Bars, Final};
-use super::cut::{BookTop, Changed, Cut, Levels};
+use super::books::Books;
+use super::cut::{BookTop, Changed, Cut};
 use super::images::Images;
 use super::log::{Event, Log, What};
+use super::wants::{Want, Wants};
 use crate::base::reason::Reason;
 
 /// What the hub did so far.
@@ -27,6 +27,8 @@ pub struct Stats {
     pub trades_lost: u64,
     /// Cuts made.
     pub cuts: u64,
+    /// Levels of books that had no room.
+    pub book_levels_dropped: u64,
 }
 
 /// What the hub knows of a symbol besides its image.
@@ -36,18 +38,6 @@ struct Standing {
     has_data: bool,
     halted: bool,
     phase_closed: bool,
-}
-
-#[derive(Debug, Default)]
-struct BookState {
-    book: Book,
-    top: BookTop,
-    /// Levels of a side that somebody wants; 0 for nobody.
-    wanted: u16,
-    /// The book moved on after `top` was taken.
-    outdated: bool,
-    /// The symbol's state changed after `top` was taken.
-    restated: bool,
 }
 
 /// All images, events and books.
@@ -60,8 +50,9 @@ pub struct Hub {
     standings: Vec<Standing>,
     feeds: Vec<State>,
     log: Log,
-    books: BTreeMap<Symbol, BookState>,
+    books: Books,
     bars: Bars,
+    wants: Wants,
     finals: Vec<Final>,
     last_cut: Arc<Cut>,
     stats: Stats,
@@ -69,7 +60,7 @@ pub struct Hub {
 
 impl Hub {
     /// An empty hub for the symbols of this table.
-    pub fn new(symbols: Arc<Symbols>, log_events_max: usize) -> Self {
+    pub fn new(symbols: Arc<Symbols>, log_events_max: usize, book_levels_max: usize) -> Self {
         Self {
             symbols,
             rev: 0,
@@ -78,8 +69,9 @@ impl Hub {
             standings: Vec::new(),
             feeds: Vec::new(),
             log: Log::new(log_events_max),
-            books: BTreeMap::new(),
+            books: Books::new(book_levels_max),
             bars: Bars::default(),
+            wants: Wants::default(),
             finals: Vec::new(),
             last_cut: Arc::default(),
             stats: Stats::default(),
@@ -98,7 +90,7 @@ impl Hub {
 
     /// What the hub did so far.
     pub fn stats(&self) -> Stats {
-        self.stats
+        Stats { book_levels_dropped: self.books.dropped(), ..self.stats }
     }
 
     /// Applies updates in order.
@@ -169,39 +161,32 @@ impl Hub {
         self.feeds.get(usize::from(feed.0)).copied().unwrap_or(State::Live)
     }
 
-    /// From now on cuts hold what is made only for those who ask: at least `depth` levels of a book, and bars.
-    pub fn want(&mut self, channel: Channel, symbol: Symbol, depth: u16) {
+    /// A shard begins to want something (or wants it no more): from now on cuts hold it.
+    pub fn want(&mut self, want: Want, on: bool) {
         self.list_new();
+        let Want { channel, symbol, .. } = want;
         let Some(standing) = self.standings.get(symbol.index()) else { return };
-        if channel == Channel::Book {
-            self.want_book(symbol, depth);
-        } else if channel.bar_ns().is_some() {
-            self.bars.want(symbol, channel, standing.feed);
+        if on {
+            self.wants.add(want);
+        } else {
+            self.wants.remove(want);
         }
-    }
-
-    fn want_book(&mut self, symbol: Symbol, depth: u16) {
-        let book = self.books.entry(symbol).or_default();
-        if book.wanted < depth {
-            book.wanted = depth;
-            book.outdated = true;
-            // A deeper top is a change to those who wait for it, whether or not the market moved.
-            self.rev += 1;
-            book.top.rev = self.rev;
+        // A revision of its own, so that the asker's next cut holds it although the market has not moved.
+        self.rev += 1;
+        let depth = self.wants.deepest(channel, symbol);
+        if channel == Channel::Book {
+            self.books.want(symbol, depth, self.rev);
+        } else if depth.is_some() {
+            let next_q = self.log.topic(channel, symbol).q + 1;
+            self.bars.want(symbol, channel, standing.feed, next_q, self.rev);
+        } else {
+            self.bars.release(symbol, channel);
         }
     }
 
     /// The best levels of a symbol's book, for one-off readers; `None` when it has no book.
     pub fn book_top(&mut self, symbol: Symbol, depth: u16) -> Option<BookTop> {
-        let state = self.books.get_mut(&symbol)?;
-        let rev = if state.wanted > 0 {
-            state.refresh(symbol, self.rev);
-            state.top.rev
-        } else {
-            self.rev
-        };
-        let (bids, asks) = state.best(depth);
-        Some(BookTop { symbol: Some(symbol), depth, bids, asks, rev, ..state.top })
+        self.books.top(symbol, depth, self.rev)
     }
 
     /// What changed after `since`. Askers that hold the same get the same cut.
@@ -251,14 +236,7 @@ impl Hub {
         cut.bars.extend(self.bars.changed_since(since));
         cut.events.extend(self.log.since(since).copied());
         cut.lost = self.log.lost_since(since);
-        for (symbol, book) in &mut self.books {
-            if book.wanted > 0 {
-                book.refresh(*symbol, self.rev);
-                if book.top.rev > since {
-                    cut.books.push(book.top.clone());
-                }
-            }
-        }
+        self.books.changed_since(since, self.rev, &mut cut.books);
         cut
     }
 
@@ -285,11 +263,7 @@ impl Hub {
             Body::Missing(count) => self.lose_trades(update, rev, *count, Reason::UpstreamGap),
             Body::Lost(count) => self.lose_trades(update, rev, *count, Reason::IngestOverflow),
             Body::Level(level) => {
-                let state = self.books.entry(symbol).or_default();
-                state.book.apply(level);
-                state.outdated = true;
-                state.top.q += 1;
-                (state.top.time, state.top.arrival_ns) = (update.time, update.arrival_ns);
+                self.books.apply(symbol, level, update.time, update.arrival_ns);
                 let changed = self.has_data(symbol, rev);
                 self.touch_if(changed, update, rev);
                 true
@@ -379,28 +353,9 @@ impl Hub {
             _ => State::Live,
         };
         let changed = self.images.set(symbol, STATE, Some(state.decimal()), rev);
-        if let (true, Some(book)) = (changed, self.books.get_mut(&symbol)) {
-            // The book's row tells the state too.
-            (book.outdated, book.restated) = (true, true);
+        if changed {
+            self.books.restate(symbol);
         }
         changed
-    }
-}
-
-impl BookState {
-    fn best(&self, depth: u16) -> (Levels, Levels) {
-        let depth = usize::from(depth);
-        (self.book.bids().take(depth).collect(), self.book.asks().take(depth).collect())
-    }
-
-    /// Takes the best levels anew if the book moved on; its revision moves only when these levels did.
-    fn refresh(&mut self, symbol: Symbol, rev: Rev) {
-        if std::mem::take(&mut self.outdated) {
-            let (bids, asks) = self.best(self.wanted);
-            if std::mem::take(&mut self.restated) || bids != self.top.bids || asks != self.top.asks {
-                (self.top.bids, self.top.asks, self.top.rev) = (bids, asks, rev);
-            }
-            (self.top.symbol, self.top.depth) = (Some(symbol), self.wanted);
-        }
     }
 }

@@ -43,8 +43,8 @@ impl Replica {
         }
     }
 
-    /// Applies a cut that was made for this copy's revision.
-    pub fn apply(&mut self, cut: &Cut) {
+    /// Applies a cut that was made for this copy's revision. Of books and bars it may hold what only others want.
+    pub fn apply(&mut self, cut: &Cut, wanted: impl Fn(Channel, Symbol) -> bool) {
         debug_assert_eq!(cut.since, self.rev, "a cut fits only the revision it was made for");
         if cut.symbols > self.names.len() {
             for listing in
@@ -71,14 +71,23 @@ impl Replica {
             self.log.append(*event);
         }
         for book in &cut.books {
-            if let Some(symbol) = book.symbol {
+            if let Some(symbol) = book.symbol.filter(|symbol| wanted(Channel::Book, *symbol)) {
                 self.books.insert(symbol, book.clone());
             }
         }
-        for open in &cut.bars {
+        for open in cut.bars.iter().filter(|open| wanted(open.channel, open.symbol)) {
             self.bars.insert((open.channel, open.symbol), *open);
         }
         self.rev = cut.rev;
+    }
+
+    /// Forgets a book or bar that nobody here wants any more.
+    pub fn forget(&mut self, channel: Channel, symbol: Symbol) {
+        if channel == Channel::Book {
+            self.books.remove(&symbol);
+        } else {
+            self.bars.remove(&(channel, symbol));
+        }
     }
 
     /// How many symbols are listed.
@@ -96,7 +105,7 @@ impl Replica {
         &self.names[symbol.index()]
     }
 
-    /// The symbol's book, if anybody wanted it.
+    /// The symbol's book, if anybody here wants it.
     pub fn book(&self, symbol: Symbol) -> Option<&BookTop> {
         self.books.get(&symbol)
     }
@@ -106,11 +115,11 @@ impl Replica {
         self.bars.get(&(channel, symbol))
     }
 
-    /// The revision of a topic's last change.
-    pub fn topic_rev(&self, channel: Channel, symbol: Symbol) -> Rev {
+    /// The revision of a topic's last change; of a book, among the best `depth` levels.
+    pub fn topic_rev(&self, channel: Channel, symbol: Symbol, depth: u16) -> Rev {
         match channel {
             Channel::Quote | Channel::Index => self.images.rev(symbol),
-            Channel::Book => self.books.get(&symbol).map_or(0, |book| book.rev),
+            Channel::Book => self.books.get(&symbol).map_or(0, |book| book.rev_at(depth)),
             Channel::Trade | Channel::Status => self.log.topic(channel, symbol).rev,
             bars => self.bars.get(&(bars, symbol)).map_or(0, |open| open.rev),
         }

@@ -4,7 +4,7 @@
 //! [`Debt`]: what it holds, as a revision. Debts do not grow with slowness.
 //!
 //! Bounds kept here: at most `PHASES_MAX` phase groups per rate, of `PHASE_WRITES` writes each while there is room;
-//! 12 bytes per subscribed topic.
+//! `TOPIC_BYTES` per topic of a selection.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use super::topic::{Topic, TopicName};
 use super::wish::{Mode, Rate, Wish};
 use crate::base::limits::{PHASE_WRITES, PHASES_MAX};
 use crate::flow::conflation::Rev;
+use crate::flow::conflation::wants::{Want, Wants};
 
 /// Where a stream stands in the table; used again after it ended, unlike [`Stream::number`].
 pub type StreamKey = u32;
@@ -42,6 +43,8 @@ pub struct Debt {
     pub fresh: bool,
     /// Its frame of this slot was a catch-up: the stream's own comes from here on, in the next slot.
     pub served_until_ns: u64,
+    /// It stands among the debtors that can be paid now.
+    pub queued: bool,
 }
 
 impl Debt {
@@ -56,6 +59,7 @@ impl Debt {
             target: 0,
             fresh: false,
             served_until_ns: 0,
+            queued: false,
         }
     }
 }
@@ -157,6 +161,21 @@ impl Stream {
     pub fn is_open(&self) -> bool {
         self.open
     }
+
+    /// The topics that its groups and wildcards mean today and did not mean before.
+    fn news(&self, symbols: &Symbols, listed: usize) -> Vec<Topic> {
+        if !self.wish.topics.iter().any(TopicName::is_open) {
+            return Vec::new();
+        }
+        let means = self.wish.topics.iter().filter_map(|name| name.resolve(symbols, listed).ok()).flatten();
+        let is_news = |topic: &Topic| {
+            topic.symbol.index() < listed && self.selection.topics.binary_search(topic).is_err()
+        };
+        let mut news: Vec<Topic> = means.filter(is_news).collect();
+        news.sort_unstable();
+        news.dedup();
+        news
+    }
 }
 
 /// Refused topics named in one frame; there may be as many as symbols.
@@ -184,6 +203,9 @@ pub struct Streams {
     open: usize,
     last_number: u32,
     directory_version: u64,
+    wants: Wants,
+    /// Wants that began or ended since they were last taken.
+    wants_changed: Vec<(Want, bool)>,
 }
 
 /// Where a client stands on a stream.
@@ -321,30 +343,25 @@ impl Streams {
     }
 
     /// Follows groups and wildcards after the directory changed; the new topics belong to the streams from `rev` on.
-    /// Those that are made on demand are added to `wants`, with the depth of books.
+    /// `room` says how many more topics a session may have when streams have grown to these sizes.
     pub fn follow(
         &mut self,
         symbols: &Symbols,
         listed: usize,
-        topics_max: usize,
         rev: Rev,
-        wants: &mut Vec<(Topic, u16)>,
+        room: impl Fn(SessionKey, &[usize]) -> usize,
     ) {
+        let mut sizes = vec![0; self.streams.capacity()];
+        for (key, stream) in &self.streams {
+            sizes[key] = stream.selection.topics.len();
+        }
         for (key, stream) in &mut self.streams {
-            if !stream.wish.topics.iter().any(TopicName::is_open) {
-                continue;
-            }
-            let means =
-                stream.wish.topics.iter().filter_map(|name| name.resolve(symbols, listed).ok()).flatten();
-            let mut news: Vec<Topic> = means.filter(|topic| topic.symbol.index() < listed).collect();
-            news.sort_unstable();
-            news.dedup();
-            news.retain(|topic| stream.selection.topics.binary_search(topic).is_err());
+            let mut news = stream.news(symbols, listed);
             if news.is_empty() {
                 continue;
             }
-            let room = topics_max.saturating_sub(stream.selection.topics.len());
-            let refused = news.split_off(room.min(news.len()));
+            let room = stream.members.iter().map(|member| room(member.session, &sizes)).min();
+            let refused = news.split_off(room.unwrap_or(0).min(news.len()));
             if !refused.is_empty() && !std::mem::replace(&mut stream.is_told, true) {
                 stream.refused.extend(refused.into_iter().take(REFUSED_TOLD_MAX));
             }
@@ -354,17 +371,31 @@ impl Streams {
             for &topic in &news {
                 stream.joined.push((topic, rev));
                 register(&mut self.interest, topic.symbol, key as StreamKey);
-                if topic.is_made_on_demand() {
-                    wants.push((topic, stream.wish.depth));
-                }
+                want(&mut self.wants, &mut self.wants_changed, topic, stream.wish.depth, true);
             }
             news.extend_from_slice(&stream.selection.topics);
             stream.selection = Selection::new(news);
+            sizes[key] = stream.selection.topics.len();
             if stream.open && !stream.dirty {
                 stream.dirty = true;
                 self.dirty.push(key as StreamKey);
             }
         }
+    }
+
+    /// Whether any stream wants this book or bar.
+    pub fn wants(&self, channel: Channel, symbol: Symbol) -> bool {
+        self.wants.deepest(channel, symbol).is_some()
+    }
+
+    /// Whether wants have begun or ended since they were last taken.
+    pub fn has_changed_wants(&self) -> bool {
+        !self.wants_changed.is_empty()
+    }
+
+    /// The wants that began (`true`) or ended since they were last taken, in order.
+    pub fn take_changed_wants(&mut self) -> Vec<(Want, bool)> {
+        std::mem::take(&mut self.wants_changed)
     }
 
     /// Whether this version of the directory has not been followed yet.
@@ -391,8 +422,9 @@ impl Streams {
         let group = wish.rate.map(|rate| self.choose_group(rate, now_ns));
         self.last_number += 1;
         let key = self.streams.vacant_key() as StreamKey;
-        for topic in &selection.topics {
+        for &topic in &selection.topics {
             register(&mut self.interest, topic.symbol, key);
+            want(&mut self.wants, &mut self.wants_changed, topic, wish.depth, true);
         }
         self.streams.insert(Stream {
             number: self.last_number,
@@ -424,8 +456,9 @@ impl Streams {
     fn remove(&mut self, key: StreamKey) {
         let stream = self.streams.remove(key as usize);
         self.open -= usize::from(stream.open);
-        for topic in &stream.selection.topics {
+        for &topic in &stream.selection.topics {
             self.interest[topic.symbol.index()].retain(|&other| other != key);
+            want(&mut self.wants, &mut self.wants_changed, topic, stream.wish.depth, false);
         }
         if let Some(group) = stream.group {
             self.groups[group].streams.retain(|&other| other != key);
@@ -484,6 +517,18 @@ fn register(interest: &mut Vec<Vec<StreamKey>>, symbol: Symbol, key: StreamKey) 
     }
 }
 
+/// Counts a stream that wants a topic, or one less, where that matters to the hub.
+fn want(wants: &mut Wants, changed: &mut Vec<(Want, bool)>, topic: Topic, depth: u16, on: bool) {
+    if !topic.is_made_on_demand() {
+        return;
+    }
+    let depth = if topic.channel == Channel::Book { depth } else { 0 };
+    let want = Want { channel: topic.channel, symbol: topic.symbol, depth };
+    if if on { wants.add(want) } else { wants.remove(want) } {
+        changed.push((want, on));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -523,6 +568,26 @@ mod tests {
         assert_eq!(streams.len(), 1);
         let again = streams.join(wish("A", None), Selection::new(vec![quote(0)]), 3, true, 7, 0);
         assert_eq!(streams.get(again.stream).number, 3, "numbers are never used again");
+    }
+
+    #[test]
+    fn a_book_is_wanted_from_its_first_stream_to_its_last() {
+        let book = Topic { channel: Channel::Book, symbol: Symbol::at(0) };
+        let mut streams = Streams::default();
+        let mut join = |session, depth| {
+            let wish = Wish { depth, ..wish("book:A", None) };
+            streams.join(wish, Selection::new(vec![book]), session, true, 1, 0)
+        };
+        let (a, _, deeper) = (join(1, 10), join(2, 10), join(3, 50));
+        let want = |depth| Want { channel: Channel::Book, symbol: Symbol::at(0), depth };
+        assert_eq!(streams.take_changed_wants(), [(want(10), true), (want(50), true)]);
+        streams.leave(deeper);
+        streams.leave(a);
+        assert_eq!(streams.take_changed_wants(), [(want(50), false)]);
+        assert!(streams.wants(Channel::Book, Symbol::at(0)));
+        streams.leave(a);
+        assert_eq!(streams.take_changed_wants(), [(want(10), false)]);
+        assert!(!streams.wants(Channel::Book, Symbol::at(0)));
     }
 
     #[test]

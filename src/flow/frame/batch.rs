@@ -5,13 +5,12 @@
 
 use super::text::{Text, digit_count, digits};
 use super::websocket::{HEADER_BYTES_MAX, Opcode, header};
+use crate::base::limits::ROW_BYTES_MAX;
 use crate::flow::conflation::Rev;
 
 /// The longest head: the fixed text and five numbers of 20 digits.
 const HEAD_BYTES_MAX: usize = 224;
 const HEADROOM: usize = HEADER_BYTES_MAX + HEAD_BYTES_MAX;
-/// Room left for one more image row: 27 fields with their names and values.
-const ROW_BYTES: usize = 1536;
 
 /// The numbers of a batch frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +39,8 @@ pub struct Batch {
     start: usize,
     /// Where the last finished frame ends; equals `start` when there is none.
     end: usize,
+    /// Where each finished frame ends.
+    ends: Vec<usize>,
     /// Where the rows of the open frame begin.
     rows_at: usize,
     frame_bytes_max: usize,
@@ -58,6 +59,7 @@ impl Batch {
             bytes: Text::default(),
             start: 0,
             end: 0,
+            ends: Vec::new(),
             rows_at: 0,
             frame_bytes_max,
             gaps: Text::default(),
@@ -73,6 +75,7 @@ impl Batch {
         self.added.truncate(0);
         self.rejected.truncate(0);
         (self.start, self.end) = (0, 0);
+        self.ends.clear();
         self.open();
     }
 
@@ -96,7 +99,8 @@ impl Batch {
 
     /// How long [`Batch::rows`] may become before the next image row might not fit.
     pub fn rows_end(&self) -> usize {
-        let others = self.gaps.len() + self.added.len() + self.rejected.len() + HEAD_BYTES_MAX + ROW_BYTES;
+        let others =
+            self.gaps.len() + self.added.len() + self.rejected.len() + HEAD_BYTES_MAX + ROW_BYTES_MAX;
         self.rows_at + self.frame_bytes_max.saturating_sub(others)
     }
 
@@ -134,6 +138,7 @@ impl Batch {
             self.bytes.truncate(self.bytes.len() - (frame_at - self.end));
         }
         self.end = self.bytes.len();
+        self.ends.push(self.end);
         if head.more {
             self.open();
         } else {
@@ -141,7 +146,18 @@ impl Batch {
         }
     }
 
-    /// The finished frames.
+    /// How many frames are finished.
+    pub fn count(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The finished frames, one by one.
+    pub fn each(&self) -> impl Iterator<Item = &[u8]> {
+        let mut start = self.start;
+        self.ends.iter().map(move |&end| &self.bytes.as_bytes()[std::mem::replace(&mut start, end)..end])
+    }
+
+    /// The finished frames, back to back.
     pub fn frames(&self) -> &[u8] {
         &self.bytes.as_bytes()[self.start..self.end]
     }

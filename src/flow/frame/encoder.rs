@@ -9,6 +9,7 @@ use super::batch::{Batch, Head};
 use super::row::{Rows, Shape, encode_bar, encode_book, encode_event, push_gap, push_refused, push_topic};
 use super::text::Text;
 use crate::base::clock::Now;
+use crate::base::limits::LEVEL_TEXT_BYTES;
 use crate::flow::conflation::Rev;
 use crate::flow::conflation::log::{Event, What};
 use crate::flow::conflation::replica::Replica;
@@ -56,6 +57,8 @@ pub struct Encoder {
     /// When the newest tick of each row made since the last [`Encoder::begin_turn`] or `clear` entered the gateway.
     /// Rows of a first picture are not in it: they are as old as the market made them.
     pub arrivals_ns: Vec<u64>,
+    /// What a client holds that has taken the last shared frames up to each of them.
+    pub positions: Vec<Debt>,
     /// What was done so far.
     pub stats: Stats,
     rows: Rows,
@@ -68,6 +71,7 @@ impl Encoder {
         Self {
             replica,
             arrivals_ns: Vec::new(),
+            positions: Vec::new(),
             stats: Stats::default(),
             rows: Rows::default(),
             changed: Vec::new(),
@@ -83,7 +87,8 @@ impl Encoder {
     /// Makes the stream's next frames, for everybody on it, and moves the stream on. Returns whether there was anything.
     pub fn encode_shared(&mut self, stream: &mut Stream, batch: &mut Batch, now: Now) -> bool {
         batch.restart();
-        let mut position = Debt::holding(stream.rev, stream.seq);
+        self.positions.clear();
+        let mut position = Debt { told: stream.told, ..Debt::holding(stream.rev, stream.seq) };
         position.target = self.replica.rev;
         let mut changed = std::mem::take(&mut self.changed);
         let mut seq = stream.seq;
@@ -104,6 +109,11 @@ impl Encoder {
             if done {
                 break;
             }
+            // The next topic, by its place in the whole selection.
+            let next = walk.topics.get(position.cursor as usize);
+            let topics = stream.selection.topics();
+            let at = next.map_or(topics.len(), |next| topics.partition_point(|topic| topic < next));
+            self.positions.push(Debt { cursor: at as u32, ..position });
         }
         self.changed = changed;
         (stream.rev, stream.seq) = (position.target, seq);
@@ -180,6 +190,7 @@ impl Encoder {
         if debt.cursor as usize > walk.topics.len() {
             debt.cursor = 0; // the selection changed under a payment: begin again, repeats do no harm
         }
+        self.rows.begin_frame();
         let plain = stream.joined.is_empty() && stream.wish.delta;
         if plain && !self.push_images(stream, &walk.topics[..walk.images_end], debt, batch) {
             return false;
@@ -229,7 +240,7 @@ impl Encoder {
         while let Some(&topic) = topics.get(debt.cursor as usize) {
             let there = stream.joined.is_empty() || stream.joined_at(topic) <= debt.held;
             let held = if there { debt.held } else { 0 };
-            if self.replica.topic_rev(topic.channel, topic.symbol) > held {
+            if self.replica.topic_rev(topic.channel, topic.symbol, stream.wish.depth) > held {
                 if batch.is_full(self.row_bytes(stream, topic)) {
                     return false;
                 }
@@ -375,10 +386,9 @@ impl Encoder {
 
     /// How long the topic's row may be, for rows that can be long.
     fn row_bytes(&self, stream: &Stream, topic: Topic) -> usize {
-        const LEVEL_BYTES: usize = 40; // `["61685.99","1.25869"],` with room for longer prices
         let book = self.replica.book(topic.symbol).filter(|_| topic.channel == Channel::Book);
         let depth = usize::from(stream.wish.depth);
-        book.map_or(0, |book| (book.bids.len().min(depth) + book.asks.len().min(depth)) * LEVEL_BYTES)
+        book.map_or(0, |book| (book.bids.len().min(depth) + book.asks.len().min(depth)) * LEVEL_TEXT_BYTES)
     }
 
     /// The number of the topic's last event that somebody who holds `rev` has been given.

@@ -1,12 +1,14 @@
 //! Rows as JSON. An image row is the same bytes for all who hold the same revision and selected the same fields, so
 //! within a turn it is encoded once and copied from then on.
 //!
-//! Bound kept here: the turn's arena is emptied at every turn; one slot per symbol and number format.
+//! Bound kept here: the arena is emptied at every turn, and between frames when it holds `ROWS_BYTES_MAX`; one slot per
+//! symbol.
 
 use rust_decimal::Decimal;
 use tickgate_feeds::market::{Bar, Channel, Kind, STATE, Side, State, Symbol, Time, TradeKind};
 
 use super::text::Text;
+use crate::base::limits::ROWS_BYTES_MAX;
 use crate::base::reason::Reason;
 use crate::flow::conflation::Rev;
 use crate::flow::conflation::bars::OpenBar;
@@ -60,7 +62,14 @@ impl Rows {
         }
     }
 
-    /// The name of a shape in this turn.
+    /// To be called between frames, where no name of a shape is in use: keeps the arena within its bound.
+    pub fn begin_frame(&mut self) {
+        if self.arena.len() >= ROWS_BYTES_MAX {
+            self.begin_turn(self.slots.len());
+        }
+    }
+
+    /// The name of a shape, good until the turn or frame ends.
     pub fn name(&mut self, shape: Shape) -> ShapeName {
         let at = self.shapes.iter().rposition(|known| *known == shape).unwrap_or_else(|| {
             self.shapes.push(shape);
@@ -130,7 +139,7 @@ pub fn encode_image(out: &mut Text, images: &Images, name: &str, symbol: Symbol,
 /// Appends a book's row: always whole, best levels first.
 pub fn encode_book(out: &mut Text, images: &Images, name: &str, book: &BookTop, depth: u16, strings: bool) {
     let Some(symbol) = book.symbol else { return };
-    push_key(out, name, Some(Channel::Book), book.rev, book.q, book.time);
+    push_key(out, name, Some(Channel::Book), book.rev_at(depth), book.q, book.time);
     out.put(b",\"full\":true,\"state\":");
     push_value(out, images.value(symbol, STATE), Kind::Code(&State::NAMES), strings);
     for (key, side) in [(&b",\"bids\":["[..], &book.bids), (b",\"asks\":[", &book.asks)] {

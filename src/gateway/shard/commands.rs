@@ -60,12 +60,10 @@ impl<I: Io> Shard<I> {
         let wish = Wish { topics: names, mode, rate, fields, delta, depth, strings };
         let mut subs = self.sessions[key as usize].subs.iter();
         let twice = subs.any(|sub| *self.streams.get(sub.place.stream).wish == wish);
-        let made = selection.topics().iter().filter(|topic| topic.is_made_on_demand());
-        self.wants.extend(made.map(|topic| (*topic, depth)));
         let (rev, now_ns) = (self.encoder.replica.rev, self.now.mono_ns);
         let place = self.streams.join(wish, selection, key, !twice, rev, now_ns);
         if asked.snapshot {
-            self.debtors.push_back((key, place.stream));
+            self.queue_debt(key, place);
         } else {
             self.streams.get_mut(place.stream).members[place.member as usize].debt = None;
         }

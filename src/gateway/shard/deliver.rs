@@ -10,11 +10,26 @@ use bytes::Bytes;
 use super::Shard;
 use crate::base::limits::{PAYMENTS_PER_TURN, SLICE_WRITES};
 use crate::base::reason::Reason;
-use crate::flow::dispatch::streams::{Debt, Member, SessionKey, StreamKey};
+use crate::flow::dispatch::streams::{Debt, Member, Place, SessionKey, StreamKey};
 use crate::flow::dispatch::wish::Mode;
 use crate::flow::frame::answer::Answer;
+use crate::flow::frame::batch::Batch;
 use crate::flow::outbox::Offered;
 use crate::flow::socket::wire::Io;
+
+/// What clients have taken.
+#[derive(Debug, Default)]
+struct Given {
+    frames: u64,
+    bytes: u64,
+}
+
+impl Given {
+    fn add(&mut self, frame: &[u8]) {
+        self.frames += 1;
+        self.bytes += frame.len() as u64;
+    }
+}
 
 impl<I: Io> Shard<I> {
     /// Sends the streams that are due.
@@ -36,19 +51,18 @@ impl<I: Io> Shard<I> {
         let before = Debt { told: stream.told, ..Debt::holding(stream.rev, stream.seq) };
         self.encoder.arrivals_ns.clear();
         let sent = self.encoder.encode_shared(stream, &mut batch, self.now);
-        let frames = stream.seq - before.seq.unwrap_or_default();
         if sent {
             // Nobody joins or leaves while frames go out, so the members can be walked without looking them up.
             let mut members = std::mem::take(&mut stream.members);
-            let given = self.give_all(io, key, &mut members, &before, batch.frames());
+            let given = self.give_all(io, key, &mut members, &before, &batch);
             let stream = self.streams.get_mut(key);
             if !stream.joined.is_empty() && members.iter().all(|member| member.debt.is_none()) {
                 // Everybody holds the topics that came later: they are like the others from now on.
                 stream.joined.clear();
             }
             stream.members = members;
-            self.stats.frames_written += given * frames;
-            self.stats.bytes_written += given * batch.frames().len() as u64;
+            self.stats.frames_written += given.frames;
+            self.stats.bytes_written += given.bytes;
         }
         self.streams.settle(key, sent);
         if !sent {
@@ -57,26 +71,27 @@ impl<I: Io> Shard<I> {
         self.shared = Some(batch);
     }
 
-    /// Gives the frames to the members, a slice of writes at a time. Returns how many took them.
+    /// Gives the frames to the members, a slice of writes at a time.
     fn give_all(
         &mut self,
         io: &mut I,
         key: StreamKey,
         members: &mut [Member],
         before: &Debt,
-        frames: &[u8],
-    ) -> u64 {
-        let (mut rest, mut total) = (None, 0);
+        batch: &Batch,
+    ) -> Given {
+        let mut total = Given::default();
+        // The rest of a frame that somebody could not take at once, kept once for all of them.
+        let mut rests: Vec<Option<Bytes>> = vec![None; batch.count()];
         let mut members = members.iter_mut();
         while members.len() > 0 {
             let room = SLICE_WRITES - self.slice.writes;
             let writes = room.min(members.len());
-            let mut given = 0;
+            let before_frames = total.frames;
             for member in members.by_ref().take(writes) {
-                given += u64::from(self.give(key, member, before, frames, &mut rest));
+                self.give(key, member, before, batch, &mut rests, &mut total);
             }
-            total += given;
-            self.slice.wrote(writes, given, &self.encoder.arrivals_ns);
+            self.slice.wrote(writes, total.frames - before_frames, &self.encoder.arrivals_ns);
             if self.slice.writes >= SLICE_WRITES {
                 self.end_slice(io);
                 self.look_at_sockets(io, Some(Duration::ZERO));
@@ -85,57 +100,75 @@ impl<I: Io> Shard<I> {
         total
     }
 
-    /// Gives one member what is due: the shared frames, or a place among the debtors. Returns whether it took the frames.
+    /// Gives one member what is due: the shared frames, or a place among the debtors.
     fn give(
         &mut self,
         key: StreamKey,
         member: &mut Member,
         before: &Debt,
-        frames: &[u8],
-        rest: &mut Option<Bytes>,
-    ) -> bool {
-        let Some(session) = self.sessions.get_mut(member.session as usize) else { return false };
-        if let Some(debt) = &member.debt {
-            if debt.served_until_ns > self.now.mono_ns {
-                return false;
+        batch: &Batch,
+        rests: &mut [Option<Bytes>],
+        given: &mut Given,
+    ) {
+        let Some(session) = self.sessions.get_mut(member.session as usize) else { return };
+        if let Some(debt) = &mut member.debt {
+            if debt.queued || debt.served_until_ns > self.now.mono_ns {
+                return;
             }
             let level = (debt.held, debt.events, debt.seq) == (before.held, before.events, before.seq);
             if !level || debt.cursor > 0 || debt.fresh || !session.outbox.is_idle() {
-                // First pictures and payments under way are among the debtors already.
-                if debt.cursor == 0 && !debt.fresh && session.outbox.is_idle() {
+                // Who cannot take anything now comes back when its socket has room.
+                if session.outbox.is_idle() {
+                    debt.queued = true;
                     self.debtors.push_back((member.session, key));
                 }
-                return false;
+                return;
             }
         }
-        match session.outbox.offer(&mut session.wire, frames, rest, self.now.mono_ns) {
-            // What is kept will follow before anything else: the client holds it as good as now.
-            Ok(Offered::Taken | Offered::Kept) => {
-                member.debt = None;
-                true
+        for (at, frame) in batch.each().enumerate() {
+            match session.outbox.offer(&mut session.wire, frame, &mut rests[at], self.now.mono_ns) {
+                Ok(Offered::Taken) => {}
+                // What is kept will follow before anything else: the client holds it as good as now.
+                Ok(Offered::Kept) if at + 1 == batch.count() => {}
+                Ok(Offered::Kept) => {
+                    // One frame may wait for a client; the others it is owed.
+                    member.debt = Some(Box::new(self.encoder.positions[at]));
+                    given.add(frame);
+                    return;
+                }
+                Ok(Offered::Refused) => {
+                    let held = if at == 0 { before } else { &self.encoder.positions[at - 1] };
+                    member.debt = Some(Box::new(*held));
+                    self.stats.fell_behind += 1;
+                    return;
+                }
+                Err(_) => {
+                    self.doomed.push((member.session, Reason::Disconnected));
+                    return;
+                }
             }
-            Ok(Offered::Refused) => {
-                member.debt.get_or_insert_with(|| Box::new(*before));
-                self.stats.fell_behind += 1;
-                false
-            }
-            Err(_) => {
-                self.doomed.push((member.session, Reason::Disconnected));
-                false
-            }
+            given.add(frame);
         }
+        member.debt = None;
     }
 
     /// A slot began and brought nothing new: those beside the stream may still be owed something.
     fn catch_up_waiting(&mut self, key: StreamKey) {
-        for member in &self.streams.get(key).members {
-            if let Some(debt) = &member.debt
-                && !debt.fresh
-                && debt.cursor == 0
+        for member in &mut self.streams.get_mut(key).members {
+            if let Some(debt) = &mut member.debt
                 && debt.served_until_ns <= self.now.mono_ns
+                && !std::mem::replace(&mut debt.queued, true)
             {
                 self.debtors.push_back((member.session, key));
             }
+        }
+    }
+
+    /// Puts a client among the debtors, unless it stands there already or is owed nothing.
+    pub(super) fn queue_debt(&mut self, key: SessionKey, place: Place) {
+        let debt = &mut self.streams.get_mut(place.stream).members[place.member as usize].debt;
+        if debt.as_mut().is_some_and(|debt| !std::mem::replace(&mut debt.queued, true)) {
+            self.debtors.push_back((key, place.stream));
         }
     }
 
@@ -159,26 +192,29 @@ impl<I: Io> Shard<I> {
         let Some(session) = self.sessions.get(key as usize).filter(|session| session.ending.is_none()) else {
             return;
         };
-        for sub in &session.subs {
-            let stream = self.streams.get(sub.place.stream);
-            let debt = &stream.members[sub.place.member as usize].debt;
+        for at in 0..session.subs.len() {
+            let place = self.sessions[key as usize].subs[at].place;
+            let stream = self.streams.get(place.stream);
+            let debt = &stream.members[place.member as usize].debt;
             // With a rate, what it missed comes at its next slot; a payment under way goes on at once.
             if debt.as_ref().is_some_and(|debt| debt.fresh || debt.cursor > 0 || stream.wish.rate.is_none()) {
-                self.debtors.push_back((key, sub.place.stream));
+                self.queue_debt(key, place);
             }
         }
     }
 
     fn pay_one(&mut self, key: SessionKey, stream_key: StreamKey) {
         let Some(session) = self.sessions.get_mut(key as usize) else { return };
-        if !session.outbox.is_idle() || session.ending.is_some() {
-            return; // it comes back when its socket has taken what waits
-        }
         let Some(sub) = session.subs.iter().position(|sub| sub.place.stream == stream_key) else { return };
         let place = session.subs[sub].place;
         let slot_end_ns = self.streams.slot_end_ns(stream_key);
         let stream = self.streams.get_mut(stream_key);
-        let Some(debt) = stream.members[place.member as usize].debt.as_deref().copied() else { return };
+        let Some(debt) = stream.members[place.member as usize].debt.as_deref_mut() else { return };
+        debt.queued = false;
+        if !session.outbox.is_idle() || session.ending.is_some() {
+            return; // it comes back when its socket has taken what waits
+        }
+        let debt = *debt;
         let mut paid = debt;
         self.encoder.arrivals_ns.clear();
         let level = self.encoder.encode_private(stream, &mut paid, &mut self.private, self.now);
@@ -218,7 +254,7 @@ impl<I: Io> Shard<I> {
         let member = &mut stream.members[place.member as usize];
         member.debt = (!level).then(|| Box::new(paid));
         if !(level || whole && stream.wish.rate.is_some()) && session.outbox.is_idle() {
-            self.debtors.push_back((key, stream_key));
+            self.queue_debt(key, place);
         }
     }
 }
