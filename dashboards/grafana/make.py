@@ -174,7 +174,8 @@ FEEDS = [
           (rate("tickgate_feed_clock_ahead_total", "instance, feed"), "clock ahead {{feed}} {{instance}}"), width=6),
     lines("Breaks and losses", "cps",
           "Breaks a second in a venue's own numbering; updates merged because the ingest queue was full (detail is "
-          "lost, the newest value is not); trades lost before the hub, each announced to clients as a gap.",
+          "lost, the newest value is not); trades lost before the hub, each announced to clients as a gap; far "
+          "levels that books gave up for lack of room.",
           (rate("tickgate_feed_gaps_total", "instance, feed"), "gaps {{feed}} {{instance}}"),
           (rate("tickgate_ingest_merged_total"), "merged {{instance}}"),
           (rate("tickgate_trades_lost_total"), "trades lost {{instance}}"),
