@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use slab::Slab;
 
 use crate::base::clock::Now;
@@ -125,13 +126,13 @@ impl Stats {
 }
 
 /// What was written in this slice, to be timed at its end with one reading of the clock.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Slice {
     writes: usize,
     frames: u64,
     /// Ticks by their arrival, and to how many clients they went. Ticks that came together share a place, so that few
     /// samples are recorded; two that want the same place are told apart, at the price of one sample more.
-    ticks: Vec<Tick>,
+    ticks: Box<[Tick; TICK_PLACES]>,
     used: Vec<u8>,
     spilled: Vec<Tick>,
 }
@@ -145,6 +146,13 @@ struct Tick {
 /// Places for ticks: one for each millisecond of a slot of a quarter second.
 const TICK_PLACES: usize = 256;
 
+impl Default for Slice {
+    fn default() -> Self {
+        let ticks = Box::new([Tick::default(); TICK_PLACES]);
+        Self { writes: 0, frames: 0, ticks, used: Vec::new(), spilled: Vec::new() }
+    }
+}
+
 impl Slice {
     /// Notes writes of frames with these ticks.
     fn wrote(&mut self, writes: usize, frames: u64, arrivals_ns: &[u64]) {
@@ -153,7 +161,6 @@ impl Slice {
         if frames == 0 {
             return;
         }
-        self.ticks.resize(TICK_PLACES, Tick::default());
         // 0 is a row that no tick brought.
         for &arrival_ns in arrivals_ns.iter().filter(|arrival_ns| **arrival_ns > 0) {
             // Neighbouring milliseconds have neighbouring places.
@@ -201,6 +208,8 @@ pub struct Shard<I: Io> {
     /// The frames of the flush under way; absent while it is.
     shared: Option<Box<Batch>>,
     private: Batch,
+    /// The rest of each frame of the flush that somebody could not take at once, kept once for all of them.
+    rests: Vec<Option<Bytes>>,
     /// Read while frames were going out; they take effect between turns.
     requests: Vec<(SessionKey, Request)>,
     /// Sessions that must end, once nobody walks over them.
@@ -237,6 +246,7 @@ impl<I: Io> Shard<I> {
             encoder: Encoder::new(replica),
             shared: Some(Box::new(Batch::new(limits.frame_bytes_max))),
             private: Batch::new(limits.frame_bytes_max),
+            rests: Vec::new(),
             requests: Vec::new(),
             doomed: Vec::new(),
             unread: Vec::new(),

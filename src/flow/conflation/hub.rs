@@ -301,7 +301,16 @@ impl Hub {
         self.log_finals(update.time, update.arrival_ns);
     }
 
+    #[inline]
     fn log_finals(&mut self, time: Time, arrival_ns: u64) {
+        // Nearly always there are none.
+        if !self.finals.is_empty() {
+            self.log_all_finals(time, arrival_ns);
+        }
+    }
+
+    #[cold]
+    fn log_all_finals(&mut self, time: Time, arrival_ns: u64) {
         for (symbol, bar, q) in self.finals.drain(..) {
             self.rev += 1;
             let rev = self.rev;

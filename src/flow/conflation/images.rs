@@ -134,7 +134,7 @@ impl Images {
         let bit = 1 << number;
         match value {
             Some(value) => {
-                if head.present & bit != 0 && cell.value.serialize() == value.serialize() {
+                if head.present & bit != 0 && bits(cell.value) == bits(value) {
                     return false;
                 }
                 head.present |= bit;
@@ -193,6 +193,11 @@ impl Images {
             Some(symbol)
         })
     }
+}
+
+/// A decimal as it stands, its scale included.
+fn bits(value: Decimal) -> u128 {
+    u128::from_ne_bytes(value.serialize())
 }
 
 #[cfg(test)]

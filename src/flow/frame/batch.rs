@@ -3,7 +3,7 @@
 //! Bound kept here: `frame_bytes_max` of payload per frame; the caller splits when told that a frame is full. Only a
 //! single row that is longer than the bound by itself exceeds it.
 
-use super::text::{Text, digit_count, digits};
+use super::text::Text;
 use super::websocket::{HEADER_BYTES_MAX, Opcode, header};
 use crate::base::limits::ROW_BYTES_MAX;
 use crate::flow::conflation::Rev;
@@ -44,6 +44,7 @@ pub struct Batch {
     /// Where the rows of the open frame begin.
     rows_at: usize,
     frame_bytes_max: usize,
+    head: Text,
     /// Losses that the open frame announces, each with a comma after it.
     pub gaps: Text,
     /// Topics that came to the stream with the open frame, each with a comma after it.
@@ -62,6 +63,7 @@ impl Batch {
             ends: Vec::new(),
             rows_at: 0,
             frame_bytes_max,
+            head: Text::default(),
             gaps: Text::default(),
             added: Text::default(),
             rejected: Text::default(),
@@ -164,20 +166,28 @@ impl Batch {
 
     /// Writes the head so that it ends where the rows begin; returns where it begins.
     fn put_head(&mut self, head: Head) -> usize {
-        let mut text = Backwards { text: &mut self.bytes.as_mut_bytes()[..self.rows_at], at: self.rows_at };
-        text.put(b",\"rows\":[");
+        let text = &mut self.head;
+        text.truncate(0);
+        text.put(b"{\"type\":\"batch\",\"stream\":");
+        text.put_u64(u64::from(head.stream));
+        text.put(b",\"seq\":");
+        text.put_u64(head.seq);
+        text.put(b",\"prev\":");
+        match head.prev {
+            Some(prev) => text.put_u64(prev),
+            None => text.put(b"null"),
+        }
+        text.put(b",\"rev\":");
+        text.put_u64(head.rev);
+        text.put(b",\"ts_us\":");
+        text.put_u64(head.ts_us.max(0) as u64);
         if head.snapshot {
             text.put(b",\"snapshot\":true");
         }
-        text.put_number(b",\"ts_us\":", head.ts_us.max(0) as u64);
-        text.put_number(b",\"rev\":", head.rev);
-        match head.prev {
-            Some(prev) => text.put_number(b",\"prev\":", prev),
-            None => text.put(b",\"prev\":null"),
-        }
-        text.put_number(b",\"seq\":", head.seq);
-        text.put_number(b"{\"type\":\"batch\",\"stream\":", u64::from(head.stream));
-        text.at
+        text.put(b",\"rows\":[");
+        let at = self.rows_at - text.len();
+        self.bytes.as_mut_bytes()[at..self.rows_at].copy_from_slice(text.as_bytes());
+        at
     }
 
     fn open(&mut self) {
@@ -191,27 +201,6 @@ fn put_list(text: &mut Text, list: &mut Text) {
     text.put_slice(&list.as_bytes()[..list.len() - 1]);
     text.put(b"]");
     list.truncate(0);
-}
-
-/// Text that grows towards its beginning.
-struct Backwards<'a> {
-    text: &'a mut [u8],
-    at: usize,
-}
-
-impl Backwards<'_> {
-    fn put(&mut self, part: &[u8]) {
-        let end = self.at;
-        self.at -= part.len();
-        self.text[self.at..end].copy_from_slice(part);
-    }
-
-    fn put_number(&mut self, key: &[u8], number: u64) {
-        let end = self.at;
-        self.at -= digit_count(number);
-        digits(&mut self.text[self.at..end], number);
-        self.put(key);
-    }
 }
 
 #[cfg(test)]

@@ -209,31 +209,34 @@ impl Encoder {
 
     /// The common case of [`Encoder::push_rows`]: images whose topics were there from the beginning, changed fields only.
     fn push_images(&mut self, stream: &Stream, topics: &[Topic], debt: &mut Debt, batch: &mut Batch) -> bool {
-        let (held, wish, images) = (debt.held, &stream.wish, &self.replica.images);
+        let (held, wish) = (debt.held, &stream.wish);
         let mut name = |fields| self.rows.name(Shape { since: held, fields, strings: wish.strings });
-        let names = (name(wish.fields.quote), name(wish.fields.index));
+        let (quote, index) = (name(wish.fields.quote), name(wish.fields.index));
         let end = batch.rows_end();
         let out = batch.rows();
-        let (first, since) = (out.len(), held);
-        for topic in topics.get(debt.cursor as usize..).unwrap_or_default() {
-            let symbol = topic.symbol;
-            if images.rev(symbol) > since {
-                if out.len() > end && out.len() > first {
-                    return false;
-                }
-                let before = out.len();
-                let shape = if topic.channel == Channel::Quote { names.0 } else { names.1 };
-                self.rows.push_image(out, images, self.replica.name(symbol), symbol, shape);
-                if out.len() > before {
-                    self.stats.rows += 1;
-                    if since > 0 {
-                        self.arrivals_ns.push(images.head(symbol).arrival_ns);
-                    }
-                }
+        let first = out.len();
+        let from = (debt.cursor as usize).min(topics.len());
+        let before = self.arrivals_ns.len();
+        let mut walked = topics.len();
+        for (at, topic) in topics.iter().enumerate().skip(from) {
+            let shape = if topic.channel == Channel::Quote { quote } else { index };
+            let row = self.rows.image(&self.replica, topic.symbol, shape);
+            if row.is_empty() {
+                continue;
             }
-            debt.cursor += 1;
+            if out.len() > end && out.len() > first {
+                walked = at;
+                break;
+            }
+            self.rows.put(row, out);
+            self.arrivals_ns.push(row.arrival_ns);
         }
-        true
+        self.stats.rows += (self.arrivals_ns.len() - before) as u64;
+        if held == 0 {
+            self.arrivals_ns.truncate(before);
+        }
+        debt.cursor = debt.cursor.max(walked as u32);
+        walked == topics.len()
     }
 
     fn push_rows(&mut self, stream: &Stream, topics: &[Topic], debt: &mut Debt, batch: &mut Batch) -> bool {
@@ -265,8 +268,9 @@ impl Encoder {
                     shape.since = 0;
                 }
                 let shape = self.rows.name(shape);
-                self.rows.push_image(out, &replica.images, name, symbol, shape);
-                replica.images.head(symbol).arrival_ns
+                let row = self.rows.image(replica, symbol, shape);
+                self.rows.put(row, out);
+                row.arrival_ns
             }
             Channel::Book => {
                 let Some(book) = replica.book(symbol) else { return };

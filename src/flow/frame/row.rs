@@ -15,6 +15,7 @@ use crate::flow::conflation::bars::OpenBar;
 use crate::flow::conflation::cut::BookTop;
 use crate::flow::conflation::images::Images;
 use crate::flow::conflation::log::{Event, What};
+use crate::flow::conflation::replica::Replica;
 
 /// How a row of an image is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,13 +28,22 @@ pub struct Shape {
     pub strings: bool,
 }
 
-/// A row of this turn's arena.
+/// A row of this turn's arena, or that there is none.
 #[derive(Clone, Copy, Debug, Default)]
-struct Slot {
+pub struct Row {
     /// Which shape in which turn; 0 for none.
     shape: u64,
+    /// When the image's last update entered the gateway.
+    pub arrival_ns: u64,
     start: u32,
     len: u32,
+}
+
+impl Row {
+    /// None of the selected fields changed.
+    pub fn is_empty(self) -> bool {
+        self.len == 0
+    }
 }
 
 /// A shape that rows of this turn have: equal shapes have equal names, and no other turn has the same.
@@ -44,7 +54,8 @@ pub struct ShapeName(u64);
 #[derive(Debug, Default)]
 pub struct Rows {
     arena: Text,
-    slots: Vec<Slot>,
+    /// For each symbol the row that was asked for last.
+    last: Vec<Row>,
     /// The shapes of this turn; they are few, and the last one is asked for most.
     shapes: Vec<Shape>,
     /// The name of the first of them.
@@ -57,15 +68,15 @@ impl Rows {
         self.first_shape += self.shapes.len() as u64 + 1;
         self.shapes.clear();
         self.arena.truncate(0);
-        if self.slots.len() < symbols {
-            self.slots.resize(symbols, Slot::default());
+        if self.last.len() < symbols {
+            self.last.resize(symbols, Row::default());
         }
     }
 
     /// To be called between frames, where no name of a shape is in use: keeps the arena within its bound.
     pub fn begin_frame(&mut self) {
         if self.arena.len() >= ROWS_BYTES_MAX {
-            self.begin_turn(self.slots.len());
+            self.begin_turn(self.last.len());
         }
     }
 
@@ -78,37 +89,36 @@ impl Rows {
         ShapeName(self.first_shape + at as u64)
     }
 
-    /// Appends the image's row, or nothing when none of the selected fields changed.
-    pub fn push_image(
-        &mut self,
-        out: &mut Text,
-        images: &Images,
-        name: &str,
-        symbol: Symbol,
-        shape: ShapeName,
-    ) {
-        if self.slots[symbol.index()].shape != shape.0 {
-            self.encode(images, name, symbol, shape);
+    /// The image's row in this shape.
+    #[inline]
+    pub fn image(&mut self, replica: &Replica, symbol: Symbol, shape: ShapeName) -> Row {
+        match self.last.get(symbol.index()) {
+            Some(row) if row.shape == shape.0 => *row,
+            _ => self.encode(replica, symbol, shape),
         }
-        let slot = self.slots[symbol.index()];
-        out.put_slice(&self.arena.as_bytes()[slot.start as usize..][..slot.len as usize]);
+    }
+
+    /// Appends a row, with a comma after it.
+    #[inline]
+    pub fn put(&self, row: Row, out: &mut Text) {
+        out.put_from(&self.arena, row.start as usize, row.len as usize);
     }
 
     #[cold]
-    fn encode(&mut self, images: &Images, name: &str, symbol: Symbol, shape: ShapeName) {
-        let start = self.arena.len();
-        encode_image(
-            &mut self.arena,
-            images,
-            name,
-            symbol,
-            self.shapes[(shape.0 - self.first_shape) as usize],
-        );
-        if self.arena.len() > start {
-            self.arena.put(b",");
+    fn encode(&mut self, replica: &Replica, symbol: Symbol, name: ShapeName) -> Row {
+        let shape = self.shapes[(name.0 - self.first_shape) as usize];
+        let (images, start) = (&replica.images, self.arena.len());
+        if images.rev(symbol) > shape.since {
+            encode_image(&mut self.arena, images, replica.name(symbol), symbol, shape);
+            if self.arena.len() > start {
+                self.arena.put(b",");
+            }
         }
         let len = (self.arena.len() - start) as u32;
-        self.slots[symbol.index()] = Slot { shape: shape.0, start: start as u32, len };
+        let arrival_ns = if len > 0 { images.head(symbol).arrival_ns } else { 0 };
+        let row = Row { shape: name.0, arrival_ns, start: start as u32, len };
+        self.last[symbol.index()] = row;
+        row
     }
 }
 
@@ -320,15 +330,10 @@ mod tests {
         images.set(symbol, quote::BID, Some(Decimal::new(6_140_050, 2)), 3);
         images.set(symbol, quote::TRADING_DATE, Some(Decimal::from(20_261_122)), 3);
         images.touch(symbol, 3, 7, Time(1_999_999), 0);
-        let mut rows = Rows::default();
-        let mut row = |since, fields, strings| {
-            rows.begin_turn(1);
+        let row = |since, fields, strings| {
             let mut out = Text::default();
-            let shape = rows.name(Shape { since, fields, strings });
-            rows.push_image(&mut out, &images, "VCB", symbol, shape);
-            let text = String::from_utf8(out.as_bytes().to_vec()).expect("text");
-            assert!(text.is_empty() || text.ends_with(','), "a comma stands after every row");
-            text.trim_end_matches(',').to_owned()
+            encode_image(&mut out, &images, "VCB", symbol, Shape { since, fields, strings });
+            String::from_utf8(out.as_bytes().to_vec()).expect("text")
         };
         let key = r#"{"symbol":"VCB","rev":3,"q":7,"time_us":1999"#;
         assert_eq!(row(2, u32::MAX, false), format!(r#"{key},"bid":61400.50,"trading_date":"2026-11-22"}}"#));

@@ -1,29 +1,13 @@
-//! Text of frames: appended in pieces whose length the compiler knows, numbers by a two-digit table, decimals straight
+//! Text of frames: appended in pieces whose length the compiler knows, numbers eight digits at a time, decimals straight
 //! from mantissa and scale.
 //!
 //! Bound kept here: none of its own; it keeps the memory of the longest text it ever held.
 
 use rust_decimal::Decimal;
 
-const PAIRS: [[u8; 2]; 100] = {
-    let mut pairs = [[0; 2]; 100];
-    let mut n = 0;
-    while n < 100 {
-        pairs[n] = [b'0' + n as u8 / 10, b'0' + n as u8 % 10];
-        n += 1;
-    }
-    pairs
-};
-
-const POWERS: [u64; 20] = {
-    let mut powers = [1; 20];
-    let mut n = 1;
-    while n < 20 {
-        powers[n] = powers[n - 1] * 10;
-        n += 1;
-    }
-    powers
-};
+const POWERS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
+const EIGHT_DIGITS: u64 = POWERS[8];
+const ASCII_ZEROS: u64 = 0x3030_3030_3030_3030;
 
 /// A text under construction. What lies beyond its length is scratch, so that clearing costs nothing.
 #[derive(Debug, Default)]
@@ -75,9 +59,37 @@ impl Text {
         self.room(piece.len()).copy_from_slice(piece);
     }
 
+    /// Appends a piece that stands in another text, its bytes from `start` on. Short ones take no call: what is copied
+    /// beyond `len` is scratch on both sides.
+    #[inline]
+    pub fn put_from(&mut self, other: &Self, start: usize, len: usize) {
+        const SHORT: usize = 128;
+        let (from, to) = (other.bytes.get(start..start + SHORT), self.bytes.get_mut(self.len..self.len + SHORT));
+        match (from, to) {
+            (Some(from), Some(to)) if len <= SHORT => {
+                to.copy_from_slice(from);
+                self.len += len;
+            }
+            _ => self.put_slice(&other.bytes[start..start + len]),
+        }
+    }
+
     /// Appends an integer.
+    #[inline]
     pub fn put_u64(&mut self, n: u64) {
-        digits(self.room(digit_count(n)), n);
+        if n < EIGHT_DIGITS {
+            let digits = eight_digits(n as u32);
+            // The last digit stays, be it zero.
+            let zeros = (digits | 1 << 56).trailing_zeros() / 8;
+            self.put_eight(digits >> (8 * zeros), 8 - zeros as usize);
+        } else {
+            self.put_u64_long(n);
+        }
+    }
+
+    fn put_u64_long(&mut self, n: u64) {
+        self.put_u64(n / EIGHT_DIGITS);
+        self.put_eight(eight_digits((n % EIGHT_DIGITS) as u32), 8);
     }
 
     /// Appends an integer that may be negative.
@@ -92,20 +104,30 @@ impl Text {
     pub fn put_decimal(&mut self, decimal: Decimal) {
         let parts = decimal.unpack();
         let scale = parts.scale as usize;
-        if parts.hi != 0 || scale > 19 {
-            // Beyond 64 bits the library's own path is exact and rare enough.
-            self.put_slice(decimal.to_string().as_bytes());
+        if parts.hi != 0 || scale > 8 {
+            // Rare, and the library's own path is exact.
+            let exact = decimal.to_string();
+            self.put_slice(if decimal.is_zero() { exact.trim_start_matches('-') } else { &exact }.as_bytes());
             return;
         }
         let mantissa = u64::from(parts.mid) << 32 | u64::from(parts.lo);
         if parts.negative && mantissa != 0 {
             self.put(b"-");
         }
-        let Some(&power) = POWERS.get(scale).filter(|_| scale > 0) else { return self.put_u64(mantissa) };
+        if scale == 0 {
+            return self.put_u64(mantissa);
+        }
+        let power = POWERS[scale];
         self.put_u64(mantissa / power);
-        let fraction = self.room(scale + 1);
-        fraction[0] = b'.';
-        digits(&mut fraction[1..], mantissa % power);
+        self.put(b".");
+        self.put_eight(eight_digits((mantissa % power * POWERS[8 - scale]) as u32), scale);
+    }
+
+    /// Appends the first `len` of eight digits.
+    #[inline]
+    fn put_eight(&mut self, digits: u64, len: usize) {
+        self.put(&(digits | ASCII_ZEROS).to_le_bytes());
+        self.len -= 8 - len;
     }
 
     #[inline]
@@ -124,22 +146,15 @@ impl Text {
     }
 }
 
-/// How many digits a number has.
-pub fn digit_count(n: u64) -> usize {
-    n.checked_ilog10().unwrap_or(0) as usize + 1
-}
-
-/// Fills `text` with the last digits of `n`, zeros before them where it is longer.
-pub fn digits(text: &mut [u8], mut n: u64) {
-    let mut end = text.len();
-    while end >= 2 {
-        text[end - 2..end].copy_from_slice(&PAIRS[(n % 100) as usize]);
-        n /= 100;
-        end -= 2;
-    }
-    if end == 1 {
-        text[0] = b'0' + (n % 10) as u8;
-    }
+/// The eight digits of a number below 10^8 as the bytes of a word, the first digit lowest. All at once: halves of four
+/// digits, then pairs, then digits are divided side by side, by multiplication with a rounded reciprocal.
+#[inline]
+fn eight_digits(n: u32) -> u64 {
+    let halves = u64::from(n / 10_000) | u64::from(n % 10_000) << 32;
+    let hundreds = (halves * 10_486 >> 20) & 0x0000_007f_0000_007f;
+    let pairs = hundreds | (halves - hundreds * 100) << 16;
+    let tens = (pairs * 103 >> 10) & 0x000f_000f_000f_000f;
+    tens | (pairs - tens * 10) << 8
 }
 
 #[cfg(test)]
@@ -166,6 +181,15 @@ mod tests {
             let expected = decimal.to_string();
             let expected = if decimal.is_zero() { expected.trim_start_matches('-') } else { &expected };
             assert_eq!(text(|text| text.put_decimal(decimal)), expected, "{mantissa} scale {scale}");
+        }
+    }
+
+    #[test]
+    fn integers_read_as_the_library_writes_them() {
+        let every = (0..100_000_000).step_by(997).chain(99_990_000..100_010_000);
+        let wide = (0..64).flat_map(|bits| [1u64 << bits, (1 << bits) - 1]);
+        for n in every.chain(wide) {
+            assert_eq!(text(|text| text.put_u64(n)), n.to_string());
         }
     }
 

@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::Shard;
 use crate::base::limits::{PAYMENTS_PER_TURN, SLICE_WRITES};
 use crate::base::reason::Reason;
@@ -81,15 +79,21 @@ impl<I: Io> Shard<I> {
         batch: &Batch,
     ) -> Given {
         let mut total = Given::default();
-        // The rest of a frame that somebody could not take at once, kept once for all of them.
-        let mut rests: Vec<Option<Bytes>> = vec![None; batch.count()];
+        let only = (batch.count() == 1).then(|| batch.frames());
+        self.rests.clear();
+        self.rests.resize(batch.count(), None);
         let mut members = members.iter_mut();
         while members.len() > 0 {
             let room = SLICE_WRITES - self.slice.writes;
             let writes = room.min(members.len());
             let before_frames = total.frames;
             for member in members.by_ref().take(writes) {
-                self.give(key, member, before, batch, &mut rests, &mut total);
+                if self.can_take(key, member, before) {
+                    match only {
+                        Some(frame) => self.give(member, before, frame, &mut total),
+                        None => self.give_parts(member, before, batch, &mut total),
+                    }
+                }
             }
             self.slice.wrote(writes, total.frames - before_frames, &self.encoder.arrivals_ns);
             if self.slice.writes >= SLICE_WRITES {
@@ -100,56 +104,65 @@ impl<I: Io> Shard<I> {
         total
     }
 
-    /// Gives one member what is due: the shared frames, or a place among the debtors.
-    fn give(
-        &mut self,
-        key: StreamKey,
-        member: &mut Member,
-        before: &Debt,
-        batch: &Batch,
-        rests: &mut [Option<Bytes>],
-        given: &mut Given,
-    ) {
-        let Some(session) = self.sessions.get_mut(member.session as usize) else { return };
-        if let Some(debt) = &mut member.debt {
-            if debt.queued || debt.served_until_ns > self.now.mono_ns {
-                return;
-            }
-            let level = (debt.held, debt.events, debt.seq) == (before.held, before.events, before.seq);
-            if !level || debt.cursor > 0 || debt.fresh || !session.outbox.is_idle() {
-                // Who cannot take anything now comes back when its socket has room.
-                if session.outbox.is_idle() {
-                    debt.queued = true;
-                    self.debtors.push_back((member.session, key));
-                }
-                return;
-            }
+    /// Whether a member is on the stream or level with it; who is not has a place among the debtors, or will have one.
+    fn can_take(&mut self, key: StreamKey, member: &mut Member, before: &Debt) -> bool {
+        let Some(debt) = &mut member.debt else { return true };
+        let Some(session) = self.sessions.get(member.session as usize) else { return false };
+        if debt.queued || debt.served_until_ns > self.now.mono_ns {
+            return false;
         }
-        for (at, frame) in batch.each().enumerate() {
-            match session.outbox.offer(&mut session.wire, frame, &mut rests[at], self.now.mono_ns) {
-                Ok(Offered::Taken) => {}
-                // What is kept will follow before anything else: the client holds it as good as now.
-                Ok(Offered::Kept) if at + 1 == batch.count() => {}
-                Ok(Offered::Kept) => {
-                    // One frame may wait for a client; the others it is owed.
-                    member.debt = Some(Box::new(self.encoder.positions[at]));
-                    given.add(frame);
-                    return;
-                }
-                Ok(Offered::Refused) => {
-                    let held = if at == 0 { before } else { &self.encoder.positions[at - 1] };
-                    member.debt = Some(Box::new(*held));
-                    self.stats.fell_behind += 1;
-                    return;
-                }
-                Err(_) => {
-                    self.doomed.push((member.session, Reason::Disconnected));
-                    return;
-                }
+        let idle = session.outbox.is_idle();
+        let level = (debt.held, debt.events, debt.seq) == (before.held, before.events, before.seq);
+        let can = level && debt.cursor == 0 && !debt.fresh && idle;
+        // Who cannot take anything now comes back when its socket has room.
+        if !can && idle {
+            debt.queued = true;
+            self.debtors.push_back((member.session, key));
+        }
+        can
+    }
+
+    /// Gives one member the shared frame.
+    fn give(&mut self, member: &mut Member, before: &Debt, frame: &[u8], given: &mut Given) {
+        let Some(session) = self.sessions.get_mut(member.session as usize) else { return };
+        match session.outbox.offer(&mut session.wire, frame, &mut self.rests[0], self.now.mono_ns) {
+            // What is kept will follow before anything else: the client holds it as good as now.
+            Ok(Offered::Taken | Offered::Kept) => {
+                given.add(frame);
+                member.debt = None;
             }
-            given.add(frame);
+            Ok(Offered::Refused) => self.owe(member, before),
+            Err(_) => self.doomed.push((member.session, Reason::Disconnected)),
+        }
+    }
+
+    /// [`Shard::give`] of several frames: one may wait for a client, the others it is owed.
+    #[cold]
+    fn give_parts(&mut self, member: &mut Member, before: &Debt, batch: &Batch, given: &mut Given) {
+        let mut held = *before;
+        for (at, frame) in batch.each().enumerate() {
+            let Some(session) = self.sessions.get_mut(member.session as usize) else { return };
+            match session.outbox.offer(&mut session.wire, frame, &mut self.rests[at], self.now.mono_ns) {
+                Ok(offered @ (Offered::Taken | Offered::Kept)) => {
+                    given.add(frame);
+                    let Some(after) = self.encoder.positions.get(at) else { break };
+                    held = *after;
+                    if offered == Offered::Kept {
+                        return self.owe(member, &held);
+                    }
+                }
+                Ok(Offered::Refused) => return self.owe(member, &held),
+                Err(_) => return self.doomed.push((member.session, Reason::Disconnected)),
+            }
         }
         member.debt = None;
+    }
+
+    /// Notes what a client holds that could not take everything.
+    #[cold]
+    fn owe(&mut self, member: &mut Member, held: &Debt) {
+        member.debt = Some(Box::new(*held));
+        self.stats.fell_behind += 1;
     }
 
     /// A slot began and brought nothing new: those beside the stream may still be owed something.
