@@ -383,9 +383,11 @@ impl<I: Io> Shard<I> {
             }
         }
         self.encoder.replica.apply(&cut, |channel, symbol| self.streams.wants(channel, symbol));
-        for changed in &cut.changed {
-            if changed.arrival_ns > 0 {
-                self.stats.arrival_to_cut.record(self.now.mono_ns.saturating_sub(changed.arrival_ns), 1);
+        // Ticks that came together stand together: newest first, as the hub took them.
+        for together in cut.changed.chunk_by(|one, other| one.arrival_ns == other.arrival_ns) {
+            let (arrival_ns, ticks) = (together[0].arrival_ns, together.len() as u64);
+            if arrival_ns > 0 {
+                self.stats.arrival_to_cut.record(self.now.mono_ns.saturating_sub(arrival_ns), ticks);
             }
         }
         if self.streams.any_open() {

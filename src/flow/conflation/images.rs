@@ -39,6 +39,13 @@ pub struct Head {
     older: u32,
 }
 
+impl Head {
+    /// Bit n: field n was set at least once, be it to nothing.
+    pub fn touched(&self) -> u32 {
+        self.touched
+    }
+}
+
 /// All images of a hub or a replica.
 #[derive(Debug)]
 pub struct Images {

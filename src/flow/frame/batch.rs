@@ -3,6 +3,8 @@
 //! Bound kept here: `frame_bytes_max` of payload per frame; the caller splits when told that a frame is full. Only a
 //! single row that is longer than the bound by itself exceeds it.
 
+use std::ops::Range;
+
 use super::text::Text;
 use super::websocket::{HEADER_BYTES_MAX, Opcode, header};
 use crate::base::limits::ROW_BYTES_MAX;
@@ -31,16 +33,12 @@ pub struct Head {
     pub more: bool,
 }
 
-/// One or several frames back to back, ready for the socket.
+/// Frames ready for the socket.
 #[derive(Debug, Default)]
 pub struct Batch {
     bytes: Text,
-    /// Where the first frame begins.
-    start: usize,
-    /// Where the last finished frame ends; equals `start` when there is none.
-    end: usize,
-    /// Where each finished frame ends.
-    ends: Vec<usize>,
+    /// The finished frames.
+    frames: Vec<Range<usize>>,
     /// Where the rows of the open frame begin.
     rows_at: usize,
     frame_bytes_max: usize,
@@ -58,9 +56,7 @@ impl Batch {
     pub fn new(frame_bytes_max: usize) -> Self {
         Self {
             bytes: Text::default(),
-            start: 0,
-            end: 0,
-            ends: Vec::new(),
+            frames: Vec::new(),
             rows_at: 0,
             frame_bytes_max,
             head: Text::default(),
@@ -70,15 +66,19 @@ impl Batch {
         }
     }
 
-    /// Forgets all frames and begins the first.
-    pub fn restart(&mut self) {
+    /// Forgets all frames.
+    pub fn clear(&mut self) {
         self.bytes.truncate(0);
+        self.frames.clear();
+    }
+
+    /// Opens the next frame.
+    pub fn open(&mut self) {
+        self.bytes.skip(HEADROOM);
+        self.rows_at = self.bytes.len();
         self.gaps.truncate(0);
         self.added.truncate(0);
         self.rejected.truncate(0);
-        (self.start, self.end) = (0, 0);
-        self.ends.clear();
-        self.open();
     }
 
     /// Where to append a row, with a comma after it.
@@ -132,36 +132,20 @@ impl Batch {
         let (header, header_len) = header(Opcode::Text, self.bytes.len() - text_at);
         let frame_at = text_at - header_len;
         self.bytes.as_mut_bytes()[frame_at..text_at].copy_from_slice(&header[..header_len]);
-        if self.end == 0 {
-            self.start = frame_at;
-        } else {
-            // A further frame: close the headroom between it and the one before.
-            self.bytes.as_mut_bytes().copy_within(frame_at.., self.end);
-            self.bytes.truncate(self.bytes.len() - (frame_at - self.end));
-        }
-        self.end = self.bytes.len();
-        self.ends.push(self.end);
+        self.frames.push(frame_at..self.bytes.len());
         if head.more {
             self.open();
-        } else {
-            self.rows_at = self.end;
         }
     }
 
     /// How many frames are finished.
     pub fn count(&self) -> usize {
-        self.ends.len()
+        self.frames.len()
     }
 
-    /// The finished frames, one by one.
-    pub fn each(&self) -> impl Iterator<Item = &[u8]> {
-        let mut start = self.start;
-        self.ends.iter().map(move |&end| &self.bytes.as_bytes()[std::mem::replace(&mut start, end)..end])
-    }
-
-    /// The finished frames, back to back.
-    pub fn frames(&self) -> &[u8] {
-        &self.bytes.as_bytes()[self.start..self.end]
+    /// The finished frame of this number, counted from 0; nothing if there is none.
+    pub fn frame(&self, at: usize) -> &[u8] {
+        self.frames.get(at).map_or(&[], |range| &self.bytes.as_bytes()[range.clone()])
     }
 
     /// Writes the head so that it ends where the rows begin; returns where it begins.
@@ -189,11 +173,6 @@ impl Batch {
         self.bytes.as_mut_bytes()[at..self.rows_at].copy_from_slice(text.as_bytes());
         at
     }
-
-    fn open(&mut self) {
-        self.bytes.skip(HEADROOM);
-        self.rows_at = self.bytes.len();
-    }
 }
 
 /// Appends the elements of a list, each with a comma after it, and empties it.
@@ -208,10 +187,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_stand_back_to_back_with_their_own_headers() {
+    fn frames_stand_one_after_the_other_with_their_own_headers() {
         let mut batch = Batch::new(64 << 10);
         for round in 0..2 {
-            batch.restart();
+            batch.clear();
+            batch.open();
             let mut head =
                 Head { stream: 3, seq: 42, prev: None, rev: 9, ts_us: 5, snapshot: true, more: true };
             batch.rows().put(b"{\"a\":1},{\"b\":2},");
@@ -222,16 +202,11 @@ mod tests {
             let first = br#"{"type":"batch","stream":3,"seq":42,"prev":null,"rev":9,"ts_us":5,"snapshot":true,"rows":[{"a":1},{"b":2}],"more":true}"#;
             let second =
                 br#"{"type":"batch","stream":3,"seq":43,"prev":42,"rev":9,"ts_us":5,"rows":[],"gaps":[{}]}"#;
-            let mut expected = vec![0x81, first.len() as u8];
-            expected.extend_from_slice(first);
-            expected.extend_from_slice(&[0x81, second.len() as u8]);
-            expected.extend_from_slice(second);
-            assert_eq!(
-                String::from_utf8_lossy(batch.frames()),
-                String::from_utf8_lossy(&expected),
-                "round {round}"
-            );
-            assert!(batch.is_empty());
+            assert_eq!(batch.count(), 2, "round {round}");
+            for (at, text) in [&first[..], second].into_iter().enumerate() {
+                let expected = [&[0x81, text.len() as u8], text].concat();
+                assert_eq!(String::from_utf8_lossy(batch.frame(at)), String::from_utf8_lossy(&expected));
+            }
         }
     }
 }

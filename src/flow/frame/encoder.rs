@@ -54,10 +54,10 @@ impl<'a> Walk<'a> {
 pub struct Encoder {
     /// The images and events.
     pub replica: Replica,
-    /// When the newest tick of each row made since the last [`Encoder::begin_turn`] or `clear` entered the gateway.
-    /// Rows of a first picture are not in it: they are as old as the market made them.
+    /// When the newest tick of each row made since the last `clear` entered the gateway. Rows of a first picture
+    /// are not in it: they are as old as the market made them.
     pub arrivals_ns: Vec<u64>,
-    /// What a client holds that has taken the last shared frames up to each of them.
+    /// What a client holds that has taken the last shared frames up to each of them but the last.
     pub positions: Vec<Debt>,
     /// What was done so far.
     pub stats: Stats,
@@ -80,18 +80,18 @@ impl Encoder {
 
     /// To be called when the replica has changed.
     pub fn begin_turn(&mut self) {
-        self.rows.begin_turn(self.replica.len());
-        self.arrivals_ns.clear();
+        self.rows.begin_turn(&self.replica);
     }
 
-    /// Makes the stream's next frames, for everybody on it, and moves the stream on. Returns whether there was anything.
+    /// Makes the stream's next frames, for everybody on it, and moves the stream on. Returns whether there are any.
     pub fn encode_shared(&mut self, stream: &mut Stream, batch: &mut Batch, now: Now) -> bool {
-        batch.restart();
-        self.positions.clear();
         let mut position = Debt { told: stream.told, ..Debt::holding(stream.rev, stream.seq) };
         position.target = self.replica.rev;
         let mut changed = std::mem::take(&mut self.changed);
         let mut seq = stream.seq;
+        self.positions.clear();
+        batch.clear();
+        batch.open();
         for topic in std::mem::take(&mut stream.refused) {
             push_refused(&mut batch.rejected, topic.channel, self.replica.name(topic.symbol));
         }
@@ -99,7 +99,7 @@ impl Encoder {
         loop {
             let done = self.fill(stream, &walk, &mut position, self.replica.rev, batch);
             // A frame that said `more` is followed by one that does not, be it empty.
-            if batch.is_empty() && batch.frames().is_empty() {
+            if batch.is_empty() && batch.count() == 0 {
                 break;
             }
             seq += 1;
@@ -117,7 +117,7 @@ impl Encoder {
         }
         self.changed = changed;
         (stream.rev, stream.seq) = (position.target, seq);
-        if batch.frames().is_empty() {
+        if batch.count() == 0 {
             return false;
         }
         (stream.frame_ns, stream.told) = (now.mono_ns, position.target);
@@ -127,7 +127,8 @@ impl Encoder {
     /// Makes the next frame of what one client lacks, and notes in `debt` that it has it. Returns whether that was all;
     /// then the client holds what those on the stream hold. No frame is made when it holds that already.
     pub fn encode_private(&mut self, stream: &Stream, debt: &mut Debt, batch: &mut Batch, now: Now) -> bool {
-        batch.restart();
+        batch.clear();
+        batch.open();
         // A picture or a payment under way ends with a frame without `more`, be it empty.
         let owes_end = debt.fresh || debt.cursor > 0;
         if debt.cursor == 0 {

@@ -1,8 +1,8 @@
 //! Rows as JSON. An image row is the same bytes for all who hold the same revision and selected the same fields, so
 //! within a turn it is encoded once and copied from then on.
 //!
-//! Bound kept here: the arena is emptied at every turn, and between frames when it holds `ROWS_BYTES_MAX`; one slot per
-//! symbol.
+//! Bound kept here: the arena is emptied at every turn, and between frames when it holds `ROWS_BYTES_MAX`; a row's
+//! beginning and the last row of each symbol.
 
 use rust_decimal::Decimal;
 use tickgate_feeds::market::{Bar, Channel, Kind, STATE, Side, State, Symbol, Time, TradeKind};
@@ -54,6 +54,9 @@ pub struct ShapeName(u64);
 #[derive(Debug, Default)]
 pub struct Rows {
     arena: Text,
+    /// The beginnings of the rows of all symbols' images, and where each ends.
+    names: Text,
+    name_ends: Vec<u32>,
     /// For each symbol the row that was asked for last.
     last: Vec<Row>,
     /// The shapes of this turn; they are few, and the last one is asked for most.
@@ -64,19 +67,25 @@ pub struct Rows {
 
 impl Rows {
     /// Forgets the rows of the turn before: images may have changed.
-    pub fn begin_turn(&mut self, symbols: usize) {
+    pub fn begin_turn(&mut self, replica: &Replica) {
+        self.forget();
+        for at in self.last.len()..replica.len() {
+            self.last.push(Row::default());
+            push_name(&mut self.names, replica.name(Symbol::at(at as u32)), None);
+            self.name_ends.push(self.names.len() as u32);
+        }
+    }
+
+    fn forget(&mut self) {
         self.first_shape += self.shapes.len() as u64 + 1;
         self.shapes.clear();
         self.arena.truncate(0);
-        if self.last.len() < symbols {
-            self.last.resize(symbols, Row::default());
-        }
     }
 
     /// To be called between frames, where no name of a shape is in use: keeps the arena within its bound.
     pub fn begin_frame(&mut self) {
         if self.arena.len() >= ROWS_BYTES_MAX {
-            self.begin_turn(self.last.len());
+            self.forget();
         }
     }
 
@@ -109,7 +118,10 @@ impl Rows {
         let shape = self.shapes[(name.0 - self.first_shape) as usize];
         let (images, start) = (&replica.images, self.arena.len());
         if images.rev(symbol) > shape.since {
-            encode_image(&mut self.arena, images, replica.name(symbol), symbol, shape);
+            let at = symbol.index();
+            let name_at = at.checked_sub(1).map_or(0, |before| self.name_ends[before]);
+            self.arena.put_from(&self.names, name_at as usize, (self.name_ends[at] - name_at) as usize);
+            encode_rest(&mut self.arena, images, symbol, shape, start);
             if self.arena.len() > start {
                 self.arena.put(b",");
             }
@@ -124,26 +136,38 @@ impl Rows {
 
 /// Appends an image's row with the fields that changed after `since`; nothing when none did.
 pub fn encode_image(out: &mut Text, images: &Images, name: &str, symbol: Symbol, shape: Shape) {
+    let start = out.len();
+    push_name(out, name, None);
+    encode_rest(out, images, symbol, shape, start);
+}
+
+/// Appends what follows the name in an image's row, or takes the row back to `start` when it has no fields.
+fn encode_rest(out: &mut Text, images: &Images, symbol: Symbol, shape: Shape, start: usize) {
     let full = shape.since == 0;
     let head = images.head(symbol);
-    let every = u32::MAX >> (32 - head.channel.fields().len());
-    let mut mask = shape.fields & if full { every } else { images.mask_since(symbol, shape.since) };
-    if mask == 0 {
-        return;
-    }
-    push_key(out, name, None, images.rev(symbol), head.q, head.time);
+    push_numbers(out, images.rev(symbol), head.q, head.time);
     if full {
         out.put(b",\"full\":true");
     }
     let (fields, cells) = (head.channel.fields(), images.cells(symbol));
+    let every = u32::MAX >> (32 - fields.len());
+    let mut mask = shape.fields & if full { every } else { head.touched() };
+    let before = out.len();
     while mask != 0 {
         let number = mask.trailing_zeros() as usize;
         mask &= mask - 1;
-        out.put_slice(fields[number].key.as_bytes());
-        let value = (head.present >> number & 1 == 1).then_some(cells[number].value);
-        push_value(out, value, fields[number].kind, shape.strings);
+        let (field, cell) = (&fields[number], &cells[number]);
+        if full || cell.rev > shape.since {
+            out.put_slice(field.key.as_bytes());
+            let value = (head.present >> number & 1 == 1).then_some(cell.value);
+            push_value(out, value, field.kind, shape.strings);
+        }
     }
-    out.put(b"}");
+    if out.len() > before {
+        out.put(b"}");
+    } else {
+        out.truncate(start);
+    }
 }
 
 /// Appends a book's row: always whole, best levels first.
@@ -270,8 +294,14 @@ pub fn push_topic(out: &mut Text, channel: Channel, name: &str) {
     out.put_slice(name.as_bytes());
 }
 
-/// Appends what every row begins with. Names need no escaping: `is_name` saw to that when they were listed.
+/// Appends what every row begins with.
 fn push_key(out: &mut Text, name: &str, channel: Option<Channel>, rev: Rev, q: u64, time: Time) {
+    push_name(out, name, channel);
+    push_numbers(out, rev, q, time);
+}
+
+/// Appends a row's beginning up to its first number. Names need no escaping: `is_name` saw to that when they were listed.
+fn push_name(out: &mut Text, name: &str, channel: Option<Channel>) {
     out.put(b"{\"symbol\":\"");
     out.put_slice(name.as_bytes());
     if let Some(channel) = channel {
@@ -279,6 +309,9 @@ fn push_key(out: &mut Text, name: &str, channel: Option<Channel>, rev: Rev, q: u
         out.put_slice(channel.name().as_bytes());
     }
     out.put(b"\",\"rev\":");
+}
+
+fn push_numbers(out: &mut Text, rev: Rev, q: u64, time: Time) {
     out.put_u64(rev);
     out.put(b",\"q\":");
     out.put_u64(q);

@@ -63,8 +63,9 @@ impl Text {
     /// beyond `len` is scratch on both sides.
     #[inline]
     pub fn put_from(&mut self, other: &Self, start: usize, len: usize) {
-        const SHORT: usize = 128;
-        let (from, to) = (other.bytes.get(start..start + SHORT), self.bytes.get_mut(self.len..self.len + SHORT));
+        const SHORT: usize = 96;
+        let (from, to) =
+            (other.bytes.get(start..start + SHORT), self.bytes.get_mut(self.len..self.len + SHORT));
         match (from, to) {
             (Some(from), Some(to)) if len <= SHORT => {
                 to.copy_from_slice(from);

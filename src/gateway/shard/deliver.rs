@@ -79,7 +79,7 @@ impl<I: Io> Shard<I> {
         batch: &Batch,
     ) -> Given {
         let mut total = Given::default();
-        let only = (batch.count() == 1).then(|| batch.frames());
+        let only = (batch.count() == 1).then(|| batch.frame(0));
         self.rests.clear();
         self.rests.resize(batch.count(), None);
         let mut members = members.iter_mut();
@@ -140,9 +140,10 @@ impl<I: Io> Shard<I> {
     #[cold]
     fn give_parts(&mut self, member: &mut Member, before: &Debt, batch: &Batch, given: &mut Given) {
         let mut held = *before;
-        for (at, frame) in batch.each().enumerate() {
+        for at in 0..batch.count() {
             let Some(session) = self.sessions.get_mut(member.session as usize) else { return };
-            match session.outbox.offer(&mut session.wire, frame, &mut self.rests[at], self.now.mono_ns) {
+            let (frame, rest) = (batch.frame(at), &mut self.rests[at]);
+            match session.outbox.offer(&mut session.wire, frame, rest, self.now.mono_ns) {
                 Ok(offered @ (Offered::Taken | Offered::Kept)) => {
                     given.add(frame);
                     let Some(after) = self.encoder.positions.get(at) else { break };
@@ -231,7 +232,7 @@ impl<I: Io> Shard<I> {
         let mut paid = debt;
         self.encoder.arrivals_ns.clear();
         let level = self.encoder.encode_private(stream, &mut paid, &mut self.private, self.now);
-        let frame = self.private.frames();
+        let frame = self.private.frame(0);
         let offered = if frame.is_empty() {
             Ok(Offered::Taken)
         } else {
@@ -246,7 +247,6 @@ impl<I: Io> Shard<I> {
                 self.stats.frames_private += frames;
                 self.stats.bytes_written += frame.len() as u64;
                 self.slice.wrote(1, frames, &self.encoder.arrivals_ns);
-                self.encoder.arrivals_ns.clear();
             }
             Err(_) => {
                 self.doomed.push((key, Reason::Disconnected));
