@@ -215,29 +215,22 @@ impl Encoder {
         let (quote, index) = (name(wish.fields.quote), name(wish.fields.index));
         let end = batch.rows_end();
         let out = batch.rows();
-        let first = out.len();
-        let from = (debt.cursor as usize).min(topics.len());
-        let before = self.arrivals_ns.len();
-        let mut walked = topics.len();
-        for (at, topic) in topics.iter().enumerate().skip(from) {
-            let shape = if topic.channel == Channel::Quote { quote } else { index };
-            let row = self.rows.image(&self.replica, topic.symbol, shape);
-            if row.is_empty() {
-                continue;
-            }
-            if out.len() > end && out.len() > first {
-                walked = at;
+        let (limit, before) = (end.max(out.len()), self.arrivals_ns.len());
+        // Topics are in the order of their channels: quotes, then indices.
+        let indices_at = topics.partition_point(|topic| topic.channel == Channel::Quote);
+        for (topics_end, shape) in [(indices_at, quote), (topics.len(), index)] {
+            let rest = topics.get(debt.cursor as usize..topics_end).unwrap_or_default();
+            let put = self.rows.put_all(&self.replica, rest, shape, out, limit, &mut self.arrivals_ns);
+            debt.cursor += put as u32;
+            if put < rest.len() {
                 break;
             }
-            self.rows.put(row, out);
-            self.arrivals_ns.push(row.arrival_ns);
         }
         self.stats.rows += (self.arrivals_ns.len() - before) as u64;
         if held == 0 {
             self.arrivals_ns.truncate(before);
         }
-        debt.cursor = debt.cursor.max(walked as u32);
-        walked == topics.len()
+        debt.cursor as usize >= topics.len()
     }
 
     fn push_rows(&mut self, stream: &Stream, topics: &[Topic], debt: &mut Debt, batch: &mut Batch) -> bool {

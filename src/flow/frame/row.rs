@@ -16,6 +16,7 @@ use crate::flow::conflation::cut::BookTop;
 use crate::flow::conflation::images::Images;
 use crate::flow::conflation::log::{Event, What};
 use crate::flow::conflation::replica::Replica;
+use crate::flow::dispatch::topic::Topic;
 
 /// How a row of an image is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,13 +38,6 @@ pub struct Row {
     pub arrival_ns: u64,
     start: u32,
     len: u32,
-}
-
-impl Row {
-    /// None of the selected fields changed.
-    pub fn is_empty(self) -> bool {
-        self.len == 0
-    }
 }
 
 /// A shape that rows of this turn have: equal shapes have equal names, and no other turn has the same.
@@ -111,6 +105,31 @@ impl Rows {
     #[inline]
     pub fn put(&self, row: Row, out: &mut Text) {
         out.put_from(&self.arena, row.start as usize, row.len as usize);
+    }
+
+    /// Appends the rows of these topics, all of one shape, until `out` is longer than `limit`; notes when each tick
+    /// arrived. Returns how many topics were looked at.
+    pub fn put_all(
+        &mut self,
+        replica: &Replica,
+        topics: &[Topic],
+        shape: ShapeName,
+        out: &mut Text,
+        limit: usize,
+        arrivals_ns: &mut Vec<u64>,
+    ) -> usize {
+        for (at, topic) in topics.iter().enumerate() {
+            let row = self.image(replica, topic.symbol, shape);
+            if row.len == 0 {
+                continue;
+            }
+            if out.len() > limit {
+                return at;
+            }
+            self.put(row, out);
+            arrivals_ns.push(row.arrival_ns);
+        }
+        topics.len()
     }
 
     #[cold]
