@@ -5,6 +5,7 @@ pub mod life;
 pub mod sources;
 pub mod ingest;
 pub mod shard;
+pub mod http;
 pub mod rest;
 pub mod page;
 pub mod doors;

@@ -39,6 +39,8 @@ pub struct Limits {
     pub rate_max: Option<f64>,
     /// From the accepted socket to the end of the request head.
     pub handshake_timeout: Duration,
+    /// The whole life of a connection that does not become a WebSocket: who reads no answer must not hold it.
+    pub http_life: Duration,
     /// A frame at least this often on every session.
     pub heartbeat: Duration,
     /// A WebSocket ping this often; two unanswered end the session.
@@ -71,6 +73,7 @@ impl Default for Limits {
             outbox_bytes_max: 128 << 10,
             rate_max: None,
             handshake_timeout: Duration::from_secs(5),
+            http_life: Duration::from_secs(30),
             heartbeat: Duration::from_secs(3),
             ping: Duration::from_secs(20),
             write_stall: Duration::from_secs(30),

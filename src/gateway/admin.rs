@@ -1,26 +1,24 @@
 //! The operators' port: metrics and health, on an address that clients do not reach.
 //!
-//! Bound kept here: 64 connections at once, and the same time for a request's head as the clients have.
+//! Bounds kept here: 64 connections at once, one request each; a head and a life as the clients' connections have.
 
-use std::convert::Infallible;
+use std::future::ready;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{self, HeaderValue};
-use hyper::server::conn::http1;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{Request, StatusCode};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
-use super::doors::text;
+use super::http::{self, KeepAlive, Reply, text, whole};
 use super::life::Life;
 use super::metrics::Metrics;
 use crate::base::limits::Limits;
-use crate::flow::socket::wire::Permit;
 
+/// Connections at once; further ones wait in the kernel. A few scrapers and people, and what they left behind.
 const CONNECTIONS_MAX: usize = 64;
 
 /// What operators may know.
@@ -33,37 +31,22 @@ pub struct Admin {
 
 /// Accepts operators for as long as it is polled.
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>, limits: Limits) {
-    let open = Arc::new(AtomicUsize::new(0));
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            continue;
-        };
-        let Some(permit) = Permit::take(&open, CONNECTIONS_MAX) else { continue };
-        let admin = Arc::clone(&admin);
-        let timeout = limits.handshake_timeout;
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    // It fails only when it is closed, which nobody does.
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        let (stream, _) = http::accept(&listener, &limits).await;
+        let (admin, limits) = (Arc::clone(&admin), limits.clone());
         tokio::spawn(async move {
-            let service = service_fn(|request: Request<hyper::body::Incoming>| {
-                let reply = route(&admin, request.uri().path());
-                async move { Ok::<_, Infallible>(reply) }
-            });
-            let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(timeout);
-            // Errors here are the peer's.
-            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
-            drop(permit);
+            let service = |request: Request<Incoming>| ready(Ok(route(&admin, request.uri().path())));
+            http::serve(stream, service_fn(service), KeepAlive::No, &limits).await;
+            drop(place);
         });
     }
 }
 
-fn route(admin: &Admin, path: &str) -> Response<Full<Bytes>> {
+fn route(admin: &Admin, path: &str) -> Reply {
     match path {
-        "/metrics" => {
-            let mut reply = Response::new(Full::new(Bytes::from(admin.metrics.render())));
-            let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-            reply.headers_mut().insert(header::CONTENT_TYPE, kind);
-            reply
-        }
+        "/metrics" => whole("text/plain; version=0.0.4; charset=utf-8", Bytes::from(admin.metrics.render())),
         "/livez" if admin.life.dead.load(Ordering::Relaxed) => {
             text(StatusCode::SERVICE_UNAVAILABLE, "a shard has died")
         }

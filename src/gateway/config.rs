@@ -121,6 +121,7 @@ limits_table! {
     }
     times {
         handshake_timeout as handshake_timeout_ms = 100 ..= 60_000,
+        http_life as http_life_ms = 100 ..= 600_000,
         heartbeat as heartbeat_ms = 100 ..= 30_000,
         ping as ping_ms = 100 ..= 600_000,
         write_stall as write_stall_ms = 100 ..= 600_000,

@@ -1,26 +1,23 @@
 //! The clients' port: HTTP until the upgrade, then the socket goes to a shard.
 //!
-//! Bounds kept here: connections in all (one permit each, from accept to the last byte), the request head in bytes and
-//! seconds. hyper's own upgrade machinery is not used: the connection future itself gives the socket back.
+//! Bound kept here: connections in all, one permit each, from accept to the last byte. hyper's own upgrade machinery is
+//! not used: the connection itself gives the socket back.
 
+use std::cell::Cell;
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Ready, ready};
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{Method, Request, StatusCode};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::http::{self, KeepAlive, Reply, text, whole};
 use super::ingest::Ingest;
 use super::life::Life;
 use super::rest::{self, FeedNames};
@@ -34,8 +31,6 @@ use crate::flow::socket::wire::{Mailbox, Newcomer, Permit, Tcp};
 const SUBPROTOCOL: &str = "tickgate.v1.json";
 /// Connections beyond the limit that are still told so; further ones are dropped unheard.
 const REFUSALS_AT_ONCE_MAX: usize = 256;
-/// The longest life of a connection that does not become a WebSocket, its answers included.
-const HTTP_LIFE: Duration = Duration::from_secs(30);
 /// When to try again after "no room", in seconds.
 const RETRY_AFTER_S: &str = "5";
 
@@ -88,21 +83,11 @@ pub struct Doors {
     pub stats: Stats,
 }
 
-type Reply = Response<Full<Bytes>>;
-
 /// Accepts clients for as long as it is polled.
 pub async fn serve(listener: TcpListener, doors: Arc<Doors>) {
     let refused = Arc::new(AtomicUsize::new(0));
     loop {
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of descriptors, most likely: accepting again at once would spin.
-                tracing::warn!(%error, "accept failed");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
+        let (stream, peer) = http::accept(&listener, &doors.identity.limits).await;
         doors.stats.accepted.fetch_add(1, Ordering::Relaxed);
         let permit = Permit::take(&doors.open, doors.identity.limits.connections_max);
         let refusal = if permit.is_some() { None } else { Permit::take(&refused, REFUSALS_AT_ONCE_MAX) };
@@ -122,32 +107,24 @@ pub async fn serve(listener: TcpListener, doors: Arc<Doors>) {
 
 /// Serves one connection's requests; ends when it closes or has become a WebSocket.
 async fn connection(stream: TcpStream, peer: SocketAddr, permit: Option<Permit>, doors: &Arc<Doors>) {
-    let service = Service { doors: Arc::clone(doors), has_room: permit.is_some(), upgraded: Arc::default() };
-    let upgraded = Arc::clone(&service.upgraded);
-    let limits = &doors.identity.limits;
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.handshake_timeout)
-        .max_buf_size(limits.url_bytes_max)
-        .serve_connection(TokioIo::new(stream), service);
-    // Errors here are the peer's: a broken request, a closed socket, a head or a life that took too long. A reader that does
-    // not read must not hold its answer for ever.
-    let life = tokio::time::timeout(HTTP_LIFE, connection.without_shutdown()).await;
-    let Ok(Ok(parts)) = life else { return };
-    let query = upgraded.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let (Some(query), Some(permit)) = (query, permit) else { return };
+    let half_life_ns = doors.identity.limits.http_life.as_nanos() as u64 / 2;
+    let service = Service {
+        doors: Arc::clone(doors),
+        has_room: permit.is_some(),
+        last_ns: doors.clock.now().mono_ns + half_life_ns,
+        upgraded: Cell::default(),
+    };
+    let served = http::serve(stream, service, KeepAlive::Yes, &doors.identity.limits).await;
+    let Some((parts, permit)) = served.zip(permit) else { return };
+    let Some(query) = parts.service.upgraded.take() else { return };
     let Some(shard) = doors.shards.iter().min_by_key(|shard| shard.open.load(Ordering::Relaxed)) else {
         return;
     };
     let place = Permit::take(&shard.open, usize::MAX);
-    // The kernel gives a peer up only after we have: it would take the goodbye with it, and the reason. A stall is noticed
-    // when the heartbeat's wheel comes by.
-    let stall = limits.write_stall + limits.heartbeat + limits.close_timeout;
-    let wire =
-        parts.io.into_inner().into_std().and_then(|stream| Tcp::new(stream, [Some(permit), place], stall));
-    match wire {
-        Ok(wire) => {
+    match parts.io.into_inner().into_std() {
+        Ok(stream) => {
             doors.stats.upgraded.fetch_add(1, Ordering::Relaxed);
+            let wire = Tcp::new(stream, [Some(permit), place]);
             shard.mailbox.leave(Newcomer { wire, peer, head: parts.read_buf.to_vec(), query });
         }
         Err(error) => tracing::debug!(%peer, %error, "socket lost during the upgrade"),
@@ -157,21 +134,27 @@ async fn connection(stream: TcpStream, peer: SocketAddr, permit: Option<Permit>,
 struct Service {
     doors: Arc<Doors>,
     has_room: bool,
+    /// The first request after this is the connection's last, so that no answer is cut off by the end of its life.
+    last_ns: u64,
     /// The query of the request that was upgraded.
-    upgraded: Arc<Mutex<Option<String>>>,
+    upgraded: Cell<Option<String>>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Service {
     type Response = Reply;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Reply, Infallible>> + Send>>;
+    type Future = Ready<Result<Reply, Infallible>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let mut reply = self.route(&request);
         let headers = reply.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(header::SERVER, HeaderValue::from_static("tickgate"));
-        Box::pin(std::future::ready(Ok(reply)))
+        if self.doors.clock.now().mono_ns > self.last_ns && reply.status() != StatusCode::SWITCHING_PROTOCOLS
+        {
+            reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        ready(Ok(reply))
     }
 }
 
@@ -235,7 +218,7 @@ impl Service {
             let expected = "Sec-WebSocket-Protocol: expected tickgate.v1.json among those offered";
             return self.count_bad(text(StatusCode::BAD_REQUEST, expected));
         }
-        let mut reply = Response::new(Full::default());
+        let mut reply = Reply::default();
         *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes()));
         let headers = reply.headers_mut();
@@ -247,7 +230,7 @@ impl Service {
         if speaks {
             headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
         }
-        *self.upgraded.lock().unwrap_or_else(PoisonError::into_inner) = Some(query.to_owned());
+        self.upgraded.set(Some(query.to_owned()));
         reply
     }
 
@@ -271,27 +254,16 @@ fn is_nonce(key: &[u8]) -> bool {
     key.len() == 24 && key.ends_with(b"==") && key[..22].iter().all(base64)
 }
 
-/// A short plain-text reply.
-pub fn text(status: StatusCode, message: &str) -> Reply {
-    let mut reply = Response::new(Full::new(Bytes::from(format!("{message}\n"))));
-    *reply.status_mut() = status;
-    reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    reply
-}
-
 fn json(bytes: Vec<u8>) -> Reply {
-    let mut reply = Response::new(Full::new(Bytes::from(bytes)));
-    let headers = reply.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let mut reply = whole("application/json", Bytes::from(bytes));
+    reply.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     reply
 }
 
 fn page(kind: &'static str, bytes: &'static [u8]) -> Reply {
     const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-    let mut reply = Response::new(Full::new(Bytes::from_static(bytes)));
+    let mut reply = whole(kind, Bytes::from_static(bytes));
     let headers = reply.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));

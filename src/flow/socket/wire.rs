@@ -1,10 +1,11 @@
 //! What a shard needs of the world: sockets that never block, readiness, and the time. The machine's is here; tests
 //! have one of their own.
 //!
-//! Bounds kept here: `KERNEL_UNSENT_BYTES` unsent per client, and the stall limit for unacknowledged data.
+//! Bounds kept here: `KERNEL_UNSENT_BYTES` unsent per connection, and the stall limit for unacknowledged data.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use socket2::SockRef;
 
 use crate::base::clock::{Clock, Now};
-use crate::base::limits::KERNEL_UNSENT_BYTES;
+use crate::base::limits::{KERNEL_UNSENT_BYTES, Limits};
 
 /// A client's socket that never blocks.
 pub trait Wire: Read + Write {
@@ -93,18 +94,25 @@ impl Drop for Permit {
 }
 
 impl Tcp {
-    /// Takes over an accepted, non-blocking socket and sets what the gateway relies on.
-    pub fn new(
-        stream: std::net::TcpStream,
-        permits: [Option<Permit>; 2],
-        stall: Duration,
-    ) -> io::Result<Self> {
-        let socket = SockRef::from(&stream);
-        socket.set_tcp_nodelay(true)?;
-        socket.set_tcp_notsent_lowat(KERNEL_UNSENT_BYTES)?;
-        socket.set_tcp_user_timeout(Some(stall))?;
-        Ok(Self { stream: mio::net::TcpStream::from_std(stream), _permits: permits })
+    /// Takes over an accepted, tuned, non-blocking socket.
+    pub fn new(stream: std::net::TcpStream, permits: [Option<Permit>; 2]) -> Self {
+        Self { stream: mio::net::TcpStream::from_std(stream), _permits: permits }
     }
+}
+
+/// Sets what the gateway relies on, of every socket that it accepts.
+pub fn tune(socket: &impl AsFd, limits: &Limits) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(KERNEL_UNSENT_BYTES)?;
+    // The kernel gives a peer up only after we have: it would take the goodbye with it, and the reason. A stall is noticed
+    // when the heartbeat's wheel comes by.
+    socket.set_tcp_user_timeout(Some(limits.write_stall + limits.heartbeat + limits.close_timeout))
+}
+
+/// Makes dropping this socket forget what the peer has not taken.
+pub fn forget(socket: &impl AsFd) -> io::Result<()> {
+    SockRef::from(socket).set_linger(Some(Duration::ZERO))
 }
 
 impl Read for Tcp {
@@ -130,7 +138,8 @@ impl Wire for Tcp {
     }
 
     fn reset(&mut self) {
-        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        // A socket that is gone already has nothing to forget.
+        let _ = forget(&self.stream);
     }
 }
 

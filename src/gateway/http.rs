@@ -1,0 +1,97 @@
+//! What the clients' and the operators' port share: how a connection comes, how it is served and ends, and what replies
+//! are made of.
+//!
+//! Bounds kept here: a request's head in bytes and seconds, and the life of a connection that speaks HTTP.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::base::limits::Limits;
+use crate::flow::socket::wire;
+
+/// An answer to a request.
+pub type Reply = Response<Full<Bytes>>;
+
+/// Whether a connection may bring one request after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeepAlive {
+    /// It ends with the first answer.
+    No,
+    /// Until it has been silent, or has lived, for too long.
+    Yes,
+}
+
+/// The next connection, with the options that the gateway relies on.
+pub async fn accept(listener: &TcpListener, limits: &Limits) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => match wire::tune(&stream, limits) {
+                Ok(()) => return (stream, peer),
+                Err(error) => tracing::debug!(%peer, %error, "socket lost as it came"),
+            },
+            Err(error) => {
+                // Out of descriptors, most likely: accepting again at once would spin.
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// Serves a connection until it is over, and gives back what is left of it: its socket, and the bytes behind the last
+/// request. `None` when it broke, or when its life was too long.
+pub async fn serve<S>(
+    stream: TcpStream,
+    service: S,
+    keep_alive: KeepAlive,
+    limits: &Limits,
+) -> Option<http1::Parts<TokioIo<TcpStream>, S>>
+where
+    S: Service<Request<Incoming>, Response = Reply, Error = Infallible, Future: Unpin> + Unpin,
+{
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.handshake_timeout)
+        .max_buf_size(limits.url_bytes_max)
+        .keep_alive(keep_alive == KeepAlive::Yes)
+        .serve_connection(TokioIo::new(stream), service);
+    let served = poll_fn(|cx| connection.poll_without_shutdown(cx));
+    let served = tokio::time::timeout(limits.http_life, served).await;
+    let parts = connection.into_parts();
+    match served {
+        Ok(Ok(())) => Some(parts),
+        // The peer's fault: a broken request, a closed socket, a head that took too long.
+        Ok(Err(_)) => None,
+        Err(_) => {
+            // A reader that does not read must not hold its answer, be it in the kernel. A socket that is gone has none.
+            let _ = wire::forget(parts.io.inner());
+            None
+        }
+    }
+}
+
+/// A short reply in words.
+pub fn text(status: StatusCode, message: &str) -> Reply {
+    let mut reply = whole("text/plain; charset=utf-8", Bytes::from(format!("{message}\n")));
+    *reply.status_mut() = status;
+    reply
+}
+
+/// A reply of this type.
+pub fn whole(kind: &'static str, bytes: Bytes) -> Reply {
+    let mut reply = Response::new(Full::new(bytes));
+    reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    reply
+}

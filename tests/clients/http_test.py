@@ -1,0 +1,118 @@
+"""HTTP readers that do not read, on both ports: what they hold, for how long, and who waits for them.
+
+    python3 http_test.py --binary PATH
+
+Plain sockets with small receive buffers, since a client library reads ahead.
+"""
+
+import asyncio
+import re
+import select
+import socket
+import time
+from pathlib import Path
+
+from harness import Gateway, Report, arguments, http, run
+
+LIFE_MS = 1500
+CONFIG = f"[limits]\nhttp_life_ms = {LIFE_MS}\n"
+ROOM = 4096  # bytes that a stuck client's kernel takes for it
+OPERATORS_MAX = 64
+
+
+def get(target: str) -> bytes:
+    return f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+
+
+def stuck(port: int, request: bytes) -> socket.socket:
+    """A client that asks and does not read."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ROOM)
+    sock.connect(("127.0.0.1", port))
+    sock.sendall(request)
+    return sock
+
+
+async def happened(socks: list[socket.socket], what: int, timeout: float) -> int:
+    """Waits until that has happened to all of them; says to how many it has. A hang-up is always told."""
+
+    def wait() -> int:
+        poll, left, deadline = select.poll(), len(socks), time.monotonic() + timeout
+        for sock in socks:
+            poll.register(sock, what)
+        while left and (wait := deadline - time.monotonic()) > 0:
+            for number, _ in poll.poll(wait * 1000):
+                poll.unregister(number)
+                left -= 1
+        return len(socks) - left
+
+    return await asyncio.to_thread(wait)
+
+
+async def answered(socks: list[socket.socket]) -> None:
+    """Waits until the first bytes of an answer have come to each."""
+    await happened(socks, select.POLLIN, 5)
+
+
+def kernel_bytes(port: int) -> list[int]:
+    """What the kernel holds for each open connection of this port."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [int(line[4].split(":")[0], 16) for line in lines if line[1].endswith(f":{port:04X}") and line[3] == "01"]
+
+
+async def operators(report: Report, gateway: Gateway) -> None:
+    """Those who read nothing cannot keep others from the operators' page for longer than their life."""
+    socks = [stuck(gateway.admin_port, get("/metrics") * 20) for _ in range(OPERATORS_MAX)]
+    await answered(socks)
+    begun = time.monotonic()
+    try:
+        status, _, _ = await http(gateway.admin_port, "/livez", 4 * LIFE_MS / 1000)
+    except (OSError, EOFError, TimeoutError) as error:
+        status = repr(error)
+    took = time.monotonic() - begun
+    report.equal(f"operators: /livez answers behind {OPERATORS_MAX} who do not read, after {took:.1f} s", status, 200)
+    for sock in socks:
+        sock.close()
+
+
+async def clients(report: Report, gateway: Gateway) -> None:
+    """The same on the clients' port; what does not fit stays with us and not in the kernel."""
+    socks = [stuck(gateway.port, get("/v1/symbols")) for _ in range(10)]
+    await answered(socks)
+    held = kernel_bytes(gateway.port)
+    report.check(f"clients: the kernel holds at most {max(held) // 1024} KiB for each", max(held) < 32 * 1024, held)
+    begun = time.monotonic()
+    gone = await happened(socks, 0, 4 * LIFE_MS / 1000)
+    took = time.monotonic() - begun
+    report.equal(f"clients: {len(socks)} who do not read are given up after {took:.1f} s", gone, len(socks))
+    report.equal("clients: nothing of theirs is left in the kernel", kernel_bytes(gateway.port), [])
+    for sock in socks:
+        sock.close()
+
+
+async def pollers(report: Report, gateway: Gateway) -> None:
+    """Who asks again and again on one connection is told which answer is the last, and gets it whole."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    begun, count, last = time.monotonic(), 0, False
+    while not last and time.monotonic() < begun + 4 * LIFE_MS / 1000:
+        writer.write(get("/v1/groups"))
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        await reader.readexactly(int(re.search(r"content-length: (\d+)", head)[1]))
+        last, count = "connection: close" in head, count + 1
+    took = time.monotonic() - begun
+    report.check(f"pollers: the last of {count} answers is announced, after {took:.2f} s", last and took >= LIFE_MS / 2000, took)
+    report.equal("pollers: the connection ends behind it", await reader.read(), b"")
+    writer.close()
+
+
+async def main(report: Report) -> None:
+    """Each kind against one gateway with many symbols."""
+    options = arguments(__doc__.splitlines()[0]).parse_args()
+    async with await Gateway.start(options.binary, "synthetic:load?symbols=100000&rate=1000", config=CONFIG) as gateway:
+        await operators(report, gateway)
+        await clients(report, gateway)
+        await pollers(report, gateway)
+
+
+if __name__ == "__main__":
+    run(main)
