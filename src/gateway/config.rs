@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tickgate_feeds::spec::nearest;
+use tickgate_feeds::symbols::is_name;
 
 use crate::base::limits::Limits;
 
@@ -153,6 +154,9 @@ impl Config {
         if self.shards.is_some_and(|shards| !(1..=256).contains(&shards)) {
             return Err(format!("shards: expected 1 to 256, got {}", self.shards.unwrap_or_default()));
         }
+        if let Some(group) = self.groups.keys().find(|group| !is_name(group)) {
+            return Err(format!("groups.{group:?}: expected 1 to 64 characters of [A-Za-z0-9._/-]"));
+        }
         if self.listen == self.admin && self.listen.port() != 0 {
             return Err(format!(
                 "admin: {} is the clients' address; operators need one of their own",
@@ -189,6 +193,7 @@ mod tests {
             ("listen = 7", "line 1: invalid type"),
             ("[limits]\nheartbeat_ms = 1", "limits.heartbeat_ms: expected 100 to 30000, got 1"),
             ("shards = 0", "shards: expected 1 to 256, got 0"),
+            ("[groups]\n\"my stocks\" = []", "groups.\"my stocks\": expected 1 to 64 characters"),
             ("feeds = []", "feeds: expected at least one feed spec"),
         ] {
             let error = Config::from_toml(text).expect_err(text);
