@@ -13,7 +13,7 @@ use hyper::{Request, StatusCode};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use super::http::{self, KeepAlive, Reply, text, whole};
+use super::http::{self, Body, KeepAlive, Reply, reply, text};
 use super::life::Life;
 use super::metrics::Metrics;
 use crate::base::limits::Limits;
@@ -46,7 +46,10 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>, limits: Limits) {
 
 fn route(admin: &Admin, path: &str) -> Reply {
     match path {
-        "/metrics" => whole("text/plain; version=0.0.4; charset=utf-8", Bytes::from(admin.metrics.render())),
+        "/metrics" => {
+            let page = Body::Whole(Bytes::from(admin.metrics.render()));
+            reply("text/plain; version=0.0.4; charset=utf-8", page)
+        }
         "/livez" if admin.life.dead.load(Ordering::Relaxed) => {
             text(StatusCode::SERVICE_UNAVAILABLE, "a shard has died")
         }

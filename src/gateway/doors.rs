@@ -17,7 +17,7 @@ use hyper::{Method, Request, StatusCode};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::http::{self, KeepAlive, Reply, text, whole};
+use super::http::{self, Body, KeepAlive, Reply, reply, text};
 use super::ingest::Ingest;
 use super::life::Life;
 use super::rest::{self, FeedNames};
@@ -70,7 +70,7 @@ pub struct Doors {
     /// Images of now.
     pub ingest: Arc<Ingest>,
     /// The feeds' names.
-    pub feeds: FeedNames,
+    pub feeds: Arc<FeedNames>,
     /// Who serves the clients.
     pub shards: Vec<ShardDoor>,
     /// Connections open now.
@@ -176,10 +176,10 @@ impl Service {
             }
             "/v1/snapshot" => {
                 let snapshot = rest::snapshot(query, &doors.identity, &doors.ingest, doors.clock.now().wall);
-                snapshot.map_or_else(|mistake| self.refuse(&mistake), json)
+                snapshot.map_or_else(|mistake| self.refuse(&mistake), |parts| json(Body::Parts(parts)))
             }
-            "/v1/symbols" => json(rest::symbols(&doors.ingest, &doors.feeds)),
-            "/v1/groups" => json(rest::groups(&doors.ingest)),
+            "/v1/symbols" => json(Body::Parts(rest::symbols(doors.ingest.symbols(), &doors.feeds))),
+            "/v1/groups" => json(Body::Parts(rest::groups(doors.ingest.symbols()))),
             path => match super::page::file(path) {
                 Some((kind, bytes)) => page(kind, bytes),
                 None => text(
@@ -237,7 +237,7 @@ impl Service {
     fn refuse(&self, mistake: &Mistake) -> Reply {
         let error =
             serde_json::json!({ "error": { "code": mistake.code.label(), "message": mistake.message } });
-        let mut reply = json(error.to_string().into_bytes());
+        let mut reply = json(Body::Whole(error.to_string().into()));
         *reply.status_mut() = StatusCode::BAD_REQUEST;
         self.count_bad(reply)
     }
@@ -254,15 +254,15 @@ fn is_nonce(key: &[u8]) -> bool {
     key.len() == 24 && key.ends_with(b"==") && key[..22].iter().all(base64)
 }
 
-fn json(bytes: Vec<u8>) -> Reply {
-    let mut reply = whole("application/json", Bytes::from(bytes));
+fn json(body: Body) -> Reply {
+    let mut reply = reply("application/json", body);
     reply.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     reply
 }
 
 fn page(kind: &'static str, bytes: &'static [u8]) -> Reply {
     const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-    let mut reply = whole(kind, Bytes::from_static(bytes));
+    let mut reply = reply(kind, Body::Whole(Bytes::from_static(bytes)));
     let headers = reply.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));

@@ -1,16 +1,18 @@
 //! What the clients' and the operators' port share: how a connection comes, how it is served and ends, and what replies
 //! are made of.
 //!
-//! Bounds kept here: a request's head in bytes and seconds, and the life of a connection that speaks HTTP.
+//! Bounds kept here: a request's head in bytes and seconds, the life of a connection that speaks HTTP, and of an answer in
+//! parts one part at a time.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::Service;
@@ -22,7 +24,51 @@ use crate::base::limits::Limits;
 use crate::flow::socket::wire;
 
 /// An answer to a request.
-pub type Reply = Response<Full<Bytes>>;
+pub type Reply = Response<Body>;
+
+/// What an answer is made of when it is long: each part is asked for when the client has taken those before.
+pub type Parts = Box<dyn Iterator<Item = Bytes> + Send>;
+
+/// The bytes of an answer.
+pub enum Body {
+    /// Made already; empty once they have been handed on.
+    Whole(Bytes),
+    /// Made as the client takes them.
+    Parts(Parts),
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::Whole(Bytes::new())
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let part = match &mut *self {
+            Self::Whole(bytes) => Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()),
+            Self::Parts(parts) => parts.next(),
+        };
+        Poll::Ready(part.map(|part| Ok(Frame::data(part))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Whole(bytes) if bytes.is_empty())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Parts(_) => SizeHint::default(),
+        }
+    }
+}
 
 /// Whether a connection may bring one request after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,14 +130,14 @@ where
 
 /// A short reply in words.
 pub fn text(status: StatusCode, message: &str) -> Reply {
-    let mut reply = whole("text/plain; charset=utf-8", Bytes::from(format!("{message}\n")));
+    let mut reply = reply("text/plain; charset=utf-8", Body::Whole(Bytes::from(format!("{message}\n"))));
     *reply.status_mut() = status;
     reply
 }
 
 /// A reply of this type.
-pub fn whole(kind: &'static str, bytes: Bytes) -> Reply {
-    let mut reply = Response::new(Full::new(bytes));
+pub fn reply(kind: &'static str, body: Body) -> Reply {
+    let mut reply = Response::new(body);
     reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     reply
 }

@@ -1,14 +1,24 @@
-//! One-off answers over HTTP: images of now, symbols, groups.
+//! One-off answers over HTTP: images of now, symbols, groups. Each is made in parts, as the client takes them.
 //!
-//! Bound kept here: as many topics per request as a session may have.
+//! Bounds kept here: as many topics per request as a session may have, what a part holds, and how much of the hub is
+//! copied while everybody else waits for it.
 
+use std::collections::BTreeSet;
+use std::iter::once;
+use std::sync::Arc;
+
+use bytes::Bytes;
 use serde::Serialize;
-use serde_json::value::RawValue;
-use tickgate_feeds::market::{Channel, Time};
+use tickgate_feeds::market::{Channel, Symbol, Time};
+use tickgate_feeds::symbols::Symbols;
 
+use super::http::Parts;
 use super::ingest::Ingest;
 use super::shard::Identity;
+use crate::base::limits::Limits;
 use crate::base::reason::Reason;
+use crate::flow::conflation::cut::BookTop;
+use crate::flow::conflation::images::Images;
 use crate::flow::dispatch::topic::{Refusal, Topic, TopicName};
 use crate::flow::frame::answer::Rejected;
 use crate::flow::frame::command::{self, Mistake, Subscribe};
@@ -18,26 +28,47 @@ use crate::flow::frame::text::Text;
 /// What the feeds of a gateway are called and whether their prices are made up; at the position of their id.
 pub type FeedNames = Vec<(String, bool)>;
 
-#[derive(Serialize)]
-struct Snapshot<'a> {
-    epoch: &'a str,
-    rev: u64,
-    ts_us: i64,
-    rows: Box<RawValue>,
-    rejected: Vec<Rejected>,
-}
+/// Topics copied from the hub at once: 64 quotes are 40 KiB and take the hub for 25 µs.
+const TOPICS_AT_ONCE: usize = 64;
+/// Levels of a side of books copied at once, so that deep books are copied one by one.
+const LEVELS_AT_ONCE: usize = 640;
+/// Names in a part of an answer: 64 KiB of long ones.
+const NAMES_AT_ONCE: usize = 512;
 
-/// `/v1/snapshot?symbols=..`: the images of now, as rows of a whole picture.
-pub fn snapshot(query: &str, identity: &Identity, ingest: &Ingest, now: Time) -> Result<Vec<u8>, Mistake> {
+/// `/v1/snapshot?symbols=..`: the images of now, as rows of a whole picture. `rev` is the revision at which it begins:
+/// rows of later parts may be newer.
+pub fn snapshot(query: &str, identity: &Identity, ingest: &Arc<Ingest>, now: Time) -> Result<Parts, Mistake> {
     let query = if query.is_empty() { "symbols=*" } else { query };
     let missing = || Mistake::new(Reason::BadRequest, "symbols: missing, expected a list of topics");
     let asked = command::from_query(query, &identity.limits)?.ok_or_else(missing)?;
-    let topics_max = identity.limits.topics_per_session_max;
-    let mut rejected = Vec::new();
-    let mut topics: Vec<Topic> = Vec::new();
-    for text in &asked.topics {
-        let found = TopicName::parse(text).and_then(|name| name.resolve(ingest.symbols(), topics_max + 1));
-        match found {
+    let (topics, rejected) = resolve(&asked.topics, ingest.symbols(), &identity.limits)?;
+    // Whoever is listed has an image from here on.
+    let rev = ingest.with_hub(|hub| {
+        hub.list_new();
+        hub.rev()
+    });
+    let (epoch, ts_us) = (&identity.epoch, now.us());
+    let begin = format!("{{\"epoch\":\"{epoch}\",\"rev\":{rev},\"ts_us\":{ts_us},\"rows\":[");
+    let end = format!("],\"rejected\":{}}}", serde_json::to_string(&rejected).unwrap_or_default());
+    let at_once = (LEVELS_AT_ONCE / usize::from(asked.depth)).clamp(1, TOPICS_AT_ONCE);
+    let (ingest, mut comma) = (Arc::clone(ingest), false);
+    let rows = (0..topics.len()).step_by(at_once).map(move |from| {
+        let topics = &topics[from..topics.len().min(from + at_once)];
+        rows(topics, &asked, &ingest, &mut comma)
+    });
+    Ok(Box::new(once(Bytes::from(begin)).chain(rows).chain(once(Bytes::from(end)))))
+}
+
+/// The topics that have images, each once, and the names that mean none.
+fn resolve(
+    names: &[String],
+    symbols: &Symbols,
+    limits: &Limits,
+) -> Result<(Vec<Topic>, Vec<Rejected>), Mistake> {
+    let topics_max = limits.topics_per_session_max;
+    let (mut topics, mut rejected) = (BTreeSet::new(), Vec::new());
+    for text in names {
+        match TopicName::parse(text).and_then(|name| name.resolve(symbols, topics_max + 1)) {
             Ok(found) if found.iter().all(|topic| topic.channel <= Channel::Book) => topics.extend(found),
             Ok(_) => {
                 let message = "expected quotes, indices or books: events have no image".to_owned();
@@ -45,84 +76,147 @@ pub fn snapshot(query: &str, identity: &Identity, ingest: &Ingest, now: Time) ->
             }
             Err(Refusal { code, message }) => rejected.push(Rejected::new(text, code, message)),
         }
+        if topics.len() > topics_max {
+            let message = format!("symbols: expected at most {topics_max} topics");
+            return Err(Mistake::new(Reason::TopicLimit, message));
+        }
     }
-    topics.sort_unstable();
-    topics.dedup();
-    if topics.len() > topics_max {
-        let message = format!("symbols: {} topics, expected at most {topics_max}", topics.len());
-        return Err(Mistake::new(Reason::TopicLimit, message));
-    }
-    let (rev, rows) = rows(&topics, &asked, ingest);
-    let rows = RawValue::from_string(rows).unwrap_or_default();
-    let answer = Snapshot { epoch: &identity.epoch, rev, ts_us: now.us(), rows, rejected };
-    Ok(serde_json::to_vec(&answer).unwrap_or_default())
+    Ok((topics.into_iter().collect(), rejected))
 }
 
-fn rows(topics: &[Topic], asked: &Subscribe, ingest: &Ingest) -> (u64, String) {
-    let names: Vec<_> = ingest.symbols().listings_from(0).into_iter().map(|listing| listing.name).collect();
+/// The rows of these topics, with a comma before each but the very first.
+fn rows(topics: &[Topic], asked: &Subscribe, ingest: &Ingest, comma: &mut bool) -> Bytes {
+    let (images, books) = copy(topics, asked.depth, ingest);
     let mut out = Text::default();
-    out.put(b"[");
-    let rev = ingest.with_hub(|hub| {
-        for topic in topics {
-            let Some(name) = names.get(topic.symbol.index()) else { continue };
-            let before = out.len();
-            match topic.channel {
-                Channel::Quote | Channel::Index if topic.symbol.index() < hub.images().len() => {
-                    let shape =
-                        Shape { since: 0, fields: asked.fields.mask(topic.channel), strings: asked.strings };
-                    encode_image(&mut out, hub.images(), name, topic.symbol, shape);
-                }
-                Channel::Book => {
-                    if let Some(book) = hub.book_top(topic.symbol, asked.depth) {
-                        encode_book(&mut out, hub.images(), name, &book, asked.depth, asked.strings);
-                    }
-                }
-                _ => {}
+    for (at, (topic, book)) in topics.iter().zip(books).enumerate() {
+        let own = Symbol::at(at as u32);
+        let Some(listing) = ingest.symbols().listing(topic.symbol) else { continue };
+        if topic.channel == Channel::Book && book.is_none() {
+            continue;
+        }
+        if std::mem::replace(comma, true) {
+            out.put(b",");
+        }
+        match book {
+            Some(book) => {
+                let book = BookTop { symbol: Some(own), ..book };
+                encode_book(&mut out, &images, &listing.name, &book, asked.depth, asked.strings);
             }
-            if out.len() > before {
-                out.put(b",");
+            None => {
+                let shape =
+                    Shape { since: 0, fields: asked.fields.mask(topic.channel), strings: asked.strings };
+                encode_image(&mut out, &images, &listing.name, own, shape);
             }
         }
-        hub.rev()
-    });
-    if out.len() > 1 {
-        out.truncate(out.len() - 1);
     }
-    out.put(b"]");
-    (rev, String::from_utf8_lossy(out.as_bytes()).into_owned())
+    Bytes::copy_from_slice(out.as_bytes())
+}
+
+/// Copies what rows of these topics are made from, at the topics' own positions. Shards and feeds wait meanwhile, so
+/// nothing else is done here.
+fn copy(topics: &[Topic], depth: u16, ingest: &Ingest) -> (Images, Vec<Option<BookTop>>) {
+    let mut images = Images::default();
+    let mut books = Vec::with_capacity(topics.len());
+    ingest.with_hub(|hub| {
+        for topic in topics {
+            let all = hub.images();
+            let (head, rev) = (all.head(topic.symbol), all.rev(topic.symbol));
+            let own = images.list(head.channel);
+            for number in 0..head.channel.fields().len() as u8 {
+                images.replace(own, number, all.value(topic.symbol, number), rev);
+            }
+            images.touch(own, rev, head.q, head.time, head.arrival_ns);
+            let is_book = topic.channel == Channel::Book;
+            books.push(if is_book { hub.book_top(topic.symbol, depth) } else { None });
+        }
+    });
+    (images, books)
 }
 
 /// `/v1/symbols`: what there is to subscribe to.
-pub fn symbols(ingest: &Ingest, feeds: &FeedNames) -> Vec<u8> {
+pub fn symbols(symbols: &Arc<Symbols>, feeds: &Arc<FeedNames>) -> Parts {
     #[derive(Serialize)]
     struct Row<'a> {
-        symbol: &'a str,
         channel: &'static str,
         feed: &'a str,
         simulated: bool,
+        symbol: &'a str,
     }
-    let listings = ingest.symbols().listings_from(0);
-    let row = |listing: &'_ tickgate_feeds::symbols::Listing| {
-        let (feed, simulated) =
-            feeds.get(usize::from(listing.feed.0)).map_or(("", false), |(name, s)| (name, *s));
-        serde_json::to_value(Row { symbol: &listing.name, channel: listing.channel.name(), feed, simulated })
-    };
-    let rows: Vec<_> = listings.iter().filter_map(|listing| row(listing).ok()).collect();
-    serde_json::json!({ "symbols": rows }).to_string().into_bytes()
+    let (symbols, feeds, listed) = (Arc::clone(symbols), Arc::clone(feeds), symbols.len());
+    let rows = (0..listed).step_by(NAMES_AT_ONCE).map(move |from| {
+        let listings = (from..listed.min(from + NAMES_AT_ONCE)).map(|at| Symbol::at(at as u32));
+        let mut out = Vec::new();
+        for listing in listings.filter_map(|symbol| symbols.listing(symbol)) {
+            let feed = feeds.get(usize::from(listing.feed.0));
+            let (feed, simulated) = feed.map_or(("", false), |(name, simulated)| (name, *simulated));
+            out.extend_from_slice(if from == 0 && out.is_empty() { b"" } else { b"," });
+            let row = Row { channel: listing.channel.name(), feed, simulated, symbol: &listing.name };
+            // Writing to memory cannot fail.
+            let _ = serde_json::to_writer(&mut out, &row);
+        }
+        Bytes::from(out)
+    });
+    Box::new(once(Bytes::from_static(b"{\"symbols\":[")).chain(rows).chain(once(Bytes::from_static(b"]}"))))
 }
 
 /// `/v1/groups`: what `@name` means today.
-pub fn groups(ingest: &Ingest) -> Vec<u8> {
-    let listings = ingest.symbols().listings_from(0);
-    let group =
-        |(name, members): &(std::sync::Arc<str>, std::sync::Arc<[tickgate_feeds::market::Symbol]>)| {
-            let symbols: Vec<&str> = members
-                .iter()
-                .filter_map(|symbol| listings.get(symbol.index()))
-                .map(|listing| &*listing.name)
-                .collect();
-            serde_json::json!({ "group": &**name, "symbols": symbols })
+pub fn groups(symbols: &Arc<Symbols>) -> Parts {
+    let table = Arc::clone(symbols);
+    let groups = symbols.groups().into_iter().enumerate().flat_map(move |(at, (group, members))| {
+        let comma = if at == 0 { "" } else { "," };
+        let begin = format!("{comma}{{\"group\":\"{group}\",\"symbols\":[");
+        let table = Arc::clone(&table);
+        let names = (0..members.len()).step_by(NAMES_AT_ONCE).map(move |from| {
+            let mut out = String::new();
+            for &symbol in &members[from..members.len().min(from + NAMES_AT_ONCE)] {
+                let Some(listing) = table.listing(symbol) else { continue };
+                // Names of symbols and groups need no escaping: `is_name` saw to that.
+                out.push_str(if from == 0 && out.is_empty() { "\"" } else { ",\"" });
+                out.push_str(&listing.name);
+                out.push('"');
+            }
+            Bytes::from(out)
+        });
+        once(Bytes::from(begin)).chain(names).chain(once(Bytes::from_static(b"]}")))
+    });
+    Box::new(once(Bytes::from_static(b"{\"groups\":[")).chain(groups).chain(once(Bytes::from_static(b"]}"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::adapter::Sink;
+    use rust_decimal::Decimal;
+    use tickgate_feeds::market::{FeedId, Update, quote};
+
+    #[test]
+    fn no_row_is_older_than_rev_and_later_parts_are_of_their_own_moment() {
+        let (limits, table) = (Limits::default(), Arc::new(Symbols::new(200)));
+        let listed = (0..200).map(|n| table.list(FeedId(0), &format!("L{n:03}"), Channel::Quote));
+        let listed = listed.collect::<Result<Vec<_>, _>>().expect("room for all");
+        let ingest = Arc::new(Ingest::new(table, &limits, Vec::new()));
+        let trade_all = |price: i64| {
+            let last = [(quote::LAST, Some(Decimal::from(price)))];
+            let update = |symbol: &Symbol| Update::image(*symbol, Channel::Quote, Time(1), &last);
+            ingest.push(&listed.iter().map(update).collect::<Vec<_>>());
         };
-    let groups: Vec<_> = ingest.symbols().groups().iter().map(group).collect();
-    serde_json::json!({ "groups": groups }).to_string().into_bytes()
+        let identity = Identity { epoch: "e".into(), simulated: true, limits };
+        trade_all(1);
+        let answer = snapshot("symbols=*,XXX&fields=last", &identity, &ingest, Time(7_000));
+        let mut answer = answer.expect("a good query");
+        let mut text: Vec<u8> = answer.by_ref().take(2).flatten().collect();
+        trade_all(2);
+        text.extend(answer.flatten());
+        let answer: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+        let rows = answer["rows"].as_array().expect("rows");
+        assert_eq!(rows.len(), 200);
+        for (at, row) in rows.iter().enumerate() {
+            let is_newer = at >= TOPICS_AT_ONCE;
+            assert_eq!(row["symbol"], format!("L{at:03}"));
+            assert_eq!((&row["last"], &row["state"]), (&(1 + i64::from(is_newer)).into(), &"live".into()));
+            assert_eq!(row["rev"].as_u64() > answer["rev"].as_u64(), is_newer, "{row}");
+        }
+        assert_eq!((&answer["epoch"], &answer["ts_us"]), (&"e".into(), &7.into()));
+        assert_eq!(answer["rejected"][0]["code"], "unknown_topic");
+    }
 }

@@ -92,12 +92,13 @@ fn build(config: &Config, symbols: Arc<Symbols>, sources: Vec<Named>) -> Result<
     let ingest = Arc::new(Ingest::new(symbols, &limits, wakers));
     let life = Arc::new(Life::default());
     let (shards, published) = start_shards(systems, &identity, &ingest, &life)?;
-    let feeds: FeedNames = sources.iter().map(|(name, source)| (name.clone(), source.simulated())).collect();
+    let feeds = sources.iter().map(|(name, source)| (name.clone(), source.simulated()));
+    let feeds: Arc<FeedNames> = Arc::new(feeds.collect());
     let (threads, gauges) = start_feeds(sources, clock, &ingest, &life)?;
     let doors = Arc::new(Doors {
         identity,
         ingest,
-        feeds: feeds.clone(),
+        feeds: Arc::clone(&feeds),
         shards: mailboxes.iter().map(ShardDoor::new).collect(),
         open: Arc::new(AtomicUsize::new(0)),
         clock,
@@ -114,7 +115,7 @@ fn build(config: &Config, symbols: Arc<Symbols>, sources: Vec<Named>) -> Result<
         address,
         admin_address,
         memory,
-        feeds: feeds.into_iter().map(|(name, _)| name).collect(),
+        feeds: feeds.iter().map(|(name, _)| name.clone()).collect(),
         limits,
         first_topic,
         runtime,

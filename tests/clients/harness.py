@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import time
+from http.client import HTTPConnection
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,18 +71,15 @@ def run(main) -> None:
 
 
 async def http(port: int, target: str, timeout: float = 10, method: str = "GET") -> tuple[int, dict, bytes]:
-    """One HTTP/1.1 request: status, headers in lower case, body."""
-    async with asyncio.timeout(timeout):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        try:
-            writer.write(f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
-            await writer.drain()
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-            body = await reader.read()
-        finally:
-            writer.close()
-    headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
-    return int(head[0].split()[1]), headers, body
+    """One HTTP/1.1 request on a connection of its own: status, headers in lower case, body."""
+
+    def ask() -> tuple[int, dict, bytes]:
+        with contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=timeout)) as connection:
+            connection.request(method, target)
+            answer = connection.getresponse()
+            return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+
+    return await asyncio.to_thread(ask)
 
 
 class Gateway:

@@ -6,18 +6,28 @@ Plain sockets with small receive buffers, since a client library reads ahead.
 """
 
 import asyncio
+import json
 import re
 import select
 import socket
 import time
+from http.client import HTTPResponse
 from pathlib import Path
 
+from contract import Client
 from harness import Gateway, Report, arguments, http, run
 
 LIFE_MS = 1500
 CONFIG = f"[limits]\nhttp_life_ms = {LIFE_MS}\n"
+SYMBOLS = 100_000
+PICTURE = 3000
 ROOM = 4096  # bytes that a stuck client's kernel takes for it
 OPERATORS_MAX = 64
+
+
+def names(count: int) -> list[str]:
+    """What the plain load calls its symbols."""
+    return [f"L{n:0{len(str(count))}}" for n in range(count)]
 
 
 def get(target: str) -> bytes:
@@ -90,12 +100,51 @@ async def clients(report: Report, gateway: Gateway) -> None:
         sock.close()
 
 
+async def hoarders(report: Report, gateway: Gateway) -> None:
+    """An answer is made as it is read: what nobody reads is not kept."""
+    _, _, body = await http(gateway.port, "/v1/symbols")
+    rows = json.loads(body)["symbols"]
+    report.check("hoarders: who reads gets every symbol once", [row["symbol"] for row in rows] == names(SYMBOLS), len(rows))
+    _, _, members = await http(gateway.port, "/v1/groups")
+    report.equal("hoarders: who reads gets every group", [len(g["symbols"]) for g in json.loads(members)["groups"]], [SYMBOLS])
+    before = gateway.rss_mib()
+    socks = [stuck(gateway.port, get(target)) for target in ("/v1/symbols", "/v1/groups") for _ in range(20)]
+    await answered(socks)
+    grown, whole = gateway.rss_mib() - before, 20 * (len(body) + len(members)) / (1 << 20)
+    report.check(f"hoarders: 40 who do not read take {grown:.0f} MiB for answers of {whole:.0f} MiB", grown < 10, grown)
+    for sock in socks:
+        sock.close()
+
+
+async def moments(report: Report, gateway: Gateway) -> None:
+    """The parts of a picture are of the moment when they are made, so that nobody waits for the whole of it."""
+    watcher = await Client.connect(f"{gateway.url}?symbols=*&fields=last&rate=10")
+    await watcher.until(lambda: watcher.subs and watcher.subs["1"].whole, 10, "a picture")
+    sock = stuck(gateway.port, get("/v1/snapshot"))
+    await answered([sock])
+    held = watcher.subs["1"].rev
+    await watcher.until(lambda: watcher.subs["1"].rev > held + 10 * PICTURE, 10, "a market that moves on")
+
+    def read() -> dict:
+        answer = HTTPResponse(sock)
+        answer.begin()
+        return json.loads(answer.read())
+
+    picture = await asyncio.to_thread(read)
+    revs = [row["rev"] for row in picture["rows"]]
+    report.check("moments: every symbol has a row", [row["symbol"] for row in picture["rows"]] == names(PICTURE), len(revs))
+    newer = sum(rev > picture["rev"] for rev in revs)
+    report.check(f"moments: {newer} of {PICTURE} rows are newer than that", newer > PICTURE / 2, (picture["rev"], max(revs)))
+    sock.close()
+    await watcher.close()
+
+
 async def pollers(report: Report, gateway: Gateway) -> None:
     """Who asks again and again on one connection is told which answer is the last, and gets it whole."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     begun, count, last = time.monotonic(), 0, False
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     while not last and time.monotonic() < begun + 4 * LIFE_MS / 1000:
-        writer.write(get("/v1/groups"))
+        writer.write(get("/favicon.svg"))
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         await reader.readexactly(int(re.search(r"content-length: (\d+)", head)[1]))
         last, count = "connection: close" in head, count + 1
@@ -108,10 +157,13 @@ async def pollers(report: Report, gateway: Gateway) -> None:
 async def main(report: Report) -> None:
     """Each kind against one gateway with many symbols."""
     options = arguments(__doc__.splitlines()[0]).parse_args()
-    async with await Gateway.start(options.binary, "synthetic:load?symbols=100000&rate=1000", config=CONFIG) as gateway:
+    async with await Gateway.start(options.binary, f"synthetic:load?symbols={SYMBOLS}&rate=1000", config=CONFIG) as gateway:
         await operators(report, gateway)
         await clients(report, gateway)
+        await hoarders(report, gateway)
         await pollers(report, gateway)
+    async with await Gateway.start(options.binary, f"synthetic:load?symbols={PICTURE}&rate=20000&zipf=0") as gateway:
+        await moments(report, gateway)
 
 
 if __name__ == "__main__":
