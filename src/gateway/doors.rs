@@ -31,7 +31,7 @@ use crate::flow::socket::wire::{Mailbox, Newcomer, Permit, Tcp};
 const SUBPROTOCOL: &str = "tickgate.v1.json";
 /// Connections beyond the limit that are still told so; further ones are dropped unheard.
 const REFUSALS_AT_ONCE_MAX: usize = 256;
-/// When to try again after "no room", in seconds.
+/// When to try again where there was no room, or after a restart, in seconds.
 const RETRY_AFTER_S: &str = "5";
 
 /// A shard as the doors see it.
@@ -160,11 +160,11 @@ impl hyper::service::Service<Request<Incoming>> for Service {
 
 impl Service {
     fn route(&self, request: &Request<Incoming>) -> Reply {
-        if !self.has_room || !self.doors.life.takes_clients() {
-            let mut reply = text(StatusCode::SERVICE_UNAVAILABLE, Reason::Overloaded.text());
-            reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
-            reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            return reply;
+        if !self.doors.life.takes_clients() {
+            return not_now(Reason::Restart);
+        }
+        if !self.has_room {
+            return not_now(Reason::Overloaded);
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return text(StatusCode::METHOD_NOT_ALLOWED, "expected GET");
@@ -252,6 +252,14 @@ impl Service {
 fn is_nonce(key: &[u8]) -> bool {
     let base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     key.len() == 24 && key.ends_with(b"==") && key[..22].iter().all(base64)
+}
+
+/// 503 in the words of a close frame, and the end of the connection.
+fn not_now(reason: Reason) -> Reply {
+    let mut reply = text(StatusCode::SERVICE_UNAVAILABLE, &format!("{}:{}", reason.label(), reason.text()));
+    reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
+    reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    reply
 }
 
 fn json(body: Body) -> Reply {
