@@ -110,6 +110,10 @@ pub const TOPIC_BYTES: usize = 32;
 pub const ROW_BYTES_MAX: usize = 1536;
 /// Room for one level of a book in a row, in bytes: `["61685.99","1.25869"],` and longer prices.
 pub const LEVEL_TEXT_BYTES: usize = 40;
+/// Answers over HTTP that are being taken at once, each with a part in memory: many dashboards that start together.
+pub const ANSWERS_AT_ONCE_MAX: usize = 256;
+/// What an answer over HTTP holds, in bytes, besides its topics: a part, and the names that it refuses.
+pub const ANSWER_BYTES: usize = 256 << 10;
 /// The longest text of a client that an error repeats, in characters.
 pub const ECHO_CHARS_MAX: usize = 64;
 
@@ -152,6 +156,10 @@ impl Limits {
             ("cuts", (1 + shards) * (symbols * CHANGED + self.log_events_max * EVENT)),
             ("rows of a turn", shards * (ROWS_BYTES_MAX + frame + symbols * 16)),
             ("frames of a flush", shards * self.topics_per_session_max * ROW_BYTES_MAX),
+            (
+                "answers over HTTP",
+                ANSWERS_AT_ONCE_MAX * (ANSWER_BYTES + self.topics_per_session_max * TOPIC_BYTES),
+            ),
             ("idle sessions", clients * SESSION_BYTES),
             ("selections", clients * self.topics_per_session_max * TOPIC_BYTES),
             ("outboxes of slow clients", clients * (self.outbox_bytes_max + frame)),

@@ -47,8 +47,8 @@ reasons! {
     Flood = "flood", Some(1008), "too many refused messages";
     /// A message was longer than the limit.
     MessageTooBig = "message_too_big", Some(1009), "message over the limit";
-    /// The gateway cannot take one more connection.
-    Overloaded = "overloaded", Some(1013), "no room for another connection";
+    /// The gateway cannot take one more connection or request.
+    Overloaded = "overloaded", Some(1013), "no room for one more";
     /// Bytes waited for the client longer than the stall limit.
     Slow = "slow", Some(4001), "bytes waited too long for this client";
     /// The client did not answer pings.

@@ -1,7 +1,7 @@
 //! The clients' port: HTTP until the upgrade, then the socket goes to a shard.
 //!
-//! Bound kept here: connections in all, one permit each, from accept to the last byte. hyper's own upgrade machinery is
-//! not used: the connection itself gives the socket back.
+//! Bounds kept here: connections in all, one permit each, from accept to the last byte; and answers in parts at once.
+//! hyper's own upgrade machinery is not used: the connection itself gives the socket back.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -17,12 +17,13 @@ use hyper::{Method, Request, StatusCode};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::http::{self, Body, KeepAlive, Reply, reply, text};
+use super::http::{self, Body, KeepAlive, Parts, Reply, reply, text};
 use super::ingest::Ingest;
 use super::life::Life;
 use super::rest::{self, FeedNames};
 use super::shard::Identity;
 use crate::base::clock::Clock;
+use crate::base::limits::ANSWERS_AT_ONCE_MAX;
 use crate::base::reason::Reason;
 use crate::flow::frame::command::Mistake;
 use crate::flow::socket::wire::{Mailbox, Newcomer, Permit, Tcp};
@@ -59,6 +60,8 @@ pub struct Stats {
     pub upgraded: AtomicU64,
     /// Connections and handshakes refused for want of room.
     pub overloaded: AtomicU64,
+    /// Requests refused because too many were being answered.
+    pub busy: AtomicU64,
     /// Requests with an error in them.
     pub bad_requests: AtomicU64,
 }
@@ -75,6 +78,8 @@ pub struct Doors {
     pub shards: Vec<ShardDoor>,
     /// Connections open now.
     pub open: Arc<AtomicUsize>,
+    /// Answers in parts that are being taken now.
+    pub answering: Arc<AtomicUsize>,
     /// The time.
     pub clock: Clock,
     /// Whether new clients may come.
@@ -174,12 +179,10 @@ impl Service {
             "/ws" | "/ws/market" if *request.method() == Method::GET => {
                 self.upgrade(request.headers(), query)
             }
-            "/v1/snapshot" => {
-                let snapshot = rest::snapshot(query, &doors.identity, &doors.ingest, doors.clock.now().wall);
-                snapshot.map_or_else(|mistake| self.refuse(&mistake), |parts| json(Body::Parts(parts)))
-            }
-            "/v1/symbols" => json(Body::Parts(rest::symbols(doors.ingest.symbols(), &doors.feeds))),
-            "/v1/groups" => json(Body::Parts(rest::groups(doors.ingest.symbols()))),
+            "/v1/snapshot" => self
+                .in_parts(|| rest::snapshot(query, &doors.identity, &doors.ingest, doors.clock.now().wall)),
+            "/v1/symbols" => self.in_parts(|| Ok(rest::symbols(doors.ingest.symbols(), &doors.feeds))),
+            "/v1/groups" => self.in_parts(|| Ok(rest::groups(doors.ingest.symbols()))),
             path => match super::page::file(path) {
                 Some((kind, bytes)) => page(kind, bytes),
                 None => text(
@@ -187,6 +190,18 @@ impl Service {
                     "no such page; the doors are /ws, /v1/snapshot, /v1/symbols, /v1/groups, /",
                 ),
             },
+        }
+    }
+
+    /// Answers in parts, if there is room for one more who may not read them.
+    fn in_parts(&self, make: impl FnOnce() -> Result<Parts, Mistake>) -> Reply {
+        let Some(permit) = Permit::take(&self.doors.answering, ANSWERS_AT_ONCE_MAX) else {
+            self.doors.stats.busy.fetch_add(1, Ordering::Relaxed);
+            return not_now(Reason::Overloaded);
+        };
+        match make() {
+            Ok(parts) => json(Body::Parts(parts, permit)),
+            Err(mistake) => self.refuse(&mistake),
         }
     }
 

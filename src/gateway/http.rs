@@ -21,7 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::base::limits::Limits;
-use crate::flow::socket::wire;
+use crate::flow::socket::wire::{self, Permit};
 
 /// An answer to a request.
 pub type Reply = Response<Body>;
@@ -33,8 +33,8 @@ pub type Parts = Box<dyn Iterator<Item = Bytes> + Send>;
 pub enum Body {
     /// Made already; empty once they have been handed on.
     Whole(Bytes),
-    /// Made as the client takes them.
-    Parts(Parts),
+    /// Made as the client takes them; it counts as one of the answers at once until the last part is nearly gone.
+    Parts(Parts, Permit),
 }
 
 impl Default for Body {
@@ -53,7 +53,7 @@ impl hyper::body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let part = match &mut *self {
             Self::Whole(bytes) => Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()),
-            Self::Parts(parts) => parts.next(),
+            Self::Parts(parts, _) => parts.next(),
         };
         Poll::Ready(part.map(|part| Ok(Frame::data(part))))
     }
@@ -65,7 +65,7 @@ impl hyper::body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Parts(_) => SizeHint::default(),
+            Self::Parts(..) => SizeHint::default(),
         }
     }
 }

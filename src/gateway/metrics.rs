@@ -177,6 +177,11 @@ impl Metrics {
                 load(&doors.overloaded),
             ),
             (
+                "tickgate_requests_refused_total",
+                "HTTP requests refused because too many were being answered.",
+                load(&doors.busy),
+            ),
+            (
                 "tickgate_bad_requests_total",
                 "HTTP requests with an error in them.",
                 load(&doors.bad_requests),

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -100,7 +100,8 @@ fn build(config: &Config, symbols: Arc<Symbols>, sources: Vec<Named>) -> Result<
         ingest,
         feeds: Arc::clone(&feeds),
         shards: mailboxes.iter().map(ShardDoor::new).collect(),
-        open: Arc::new(AtomicUsize::new(0)),
+        open: Arc::default(),
+        answering: Arc::default(),
         clock,
         life: Arc::clone(&life),
         stats: doors::Stats::default(),

@@ -23,6 +23,7 @@ SYMBOLS = 100_000
 PICTURE = 3000
 ROOM = 4096  # bytes that a stuck client's kernel takes for it
 OPERATORS_MAX = 64
+ANSWERS_MAX = 256
 
 
 def names(count: int) -> list[str]:
@@ -116,6 +117,27 @@ async def hoarders(report: Report, gateway: Gateway) -> None:
         sock.close()
 
 
+async def crowd(report: Report, gateway: Gateway) -> None:
+    """So many answers at once and no more; the others are told when to come again."""
+    socks = [stuck(gateway.port, get("/v1/symbols")) for _ in range(ANSWERS_MAX)]
+    await answered(socks)
+    status, headers, body = await http(gateway.port, "/v1/groups")
+    report.check(f"crowd: behind {ANSWERS_MAX} who do not read there is no room", status == 503 and int(headers["retry-after"]) > 0
+                 and body.startswith(b"overloaded:"), (status, headers, body))
+    status, _, _ = await http(gateway.port, "/")
+    report.equal("crowd: the page has room", status, 200)
+    watcher = await Client.connect(gateway.url)
+    report.check("crowd: a session has room", True)
+    await watcher.close()
+    refused = (await gateway.metrics()).get("tickgate_requests_refused_total")
+    report.equal("crowd: the refusal is counted", refused, 1.0)
+    await happened(socks, 0, 4 * LIFE_MS / 1000)
+    status, _, _ = await http(gateway.port, "/v1/groups")
+    report.equal("crowd: there is room when they are given up", status, 200)
+    for sock in socks:
+        sock.close()
+
+
 async def moments(report: Report, gateway: Gateway) -> None:
     """The parts of a picture are of the moment when they are made, so that nobody waits for the whole of it."""
     watcher = await Client.connect(f"{gateway.url}?symbols=*&fields=last&rate=10")
@@ -162,6 +184,7 @@ async def main(report: Report) -> None:
         await clients(report, gateway)
         await hoarders(report, gateway)
         await pollers(report, gateway)
+        await crowd(report, gateway)
     async with await Gateway.start(options.binary, f"synthetic:load?symbols={PICTURE}&rate=20000&zipf=0") as gateway:
         await moments(report, gateway)
 
