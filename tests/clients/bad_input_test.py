@@ -295,6 +295,8 @@ REQUESTS = [
     ("a snapshot of nothing known", b"GET /v1/snapshot?symbols=%1b%5b2J HTTP/1.1\r\nHost: x\r\n\r\n", 200),
     ("a snapshot with bad escapes", b"GET /v1/snapshot?symbols=%zz HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     ("a snapshot with an unknown key", b"GET /v1/snapshot?sybmols=VCB HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    ("a snapshot with a key twice", b"GET /v1/snapshot?symbols=VCB&symbols=FPT HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    ("a snapshot with both names of topics", b"GET /v1/snapshot?symbols=VCB&topics=FPT HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     ("a snapshot of too many topics", b"GET /v1/snapshot?symbols=*,book:*,trade:*,status:* HTTP/1.1\r\nHost: x\r\n\r\n", 400),
 ]
 
@@ -356,10 +358,13 @@ async def requests(report: Report, port: int) -> None:
     report.check("request: our protocol among others is taken",
                  status.startswith("HTTP/1.1 101") and "sec-websocket-protocol: tickgate.v1.json" in status.lower(), status)
     raw.hang_up()
-    raw = await Raw.upgraded(port, "/ws?symbols=VCB&rate=fast")
-    error = await raw.until(lambda m: m["type"] == "error")
-    report.check("request: a bad query gets an error in the session", error is not None and error["code"] == "bad_request", error)
-    raw.hang_up()
+    for query, words in [("symbols=VCB&rate=fast", "rate"), ("symbols=VCB&topics=FPT", "symbols and topics"),
+                         ("symbols=VCB&rate=1&rate=2", "rate: given twice")]:
+        raw = await Raw.upgraded(port, f"/ws?{query}")
+        error = await raw.until(lambda m: m["type"] in ("error", "subscribed"))
+        report.check(f"request: {query} gets an error in the session",
+                     error is not None and error.get("code") == "bad_request" and words in error["message"], error)
+        raw.hang_up()
 
 
 async def slow_handshakes(report: Report, port: int) -> None:

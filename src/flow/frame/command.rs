@@ -202,6 +202,9 @@ fn subscribe(object: &mut Map<String, Value>, limits: &Limits) -> Result<Subscri
     })
 }
 
+const QUERY_KEYS: [&str; 10] =
+    ["symbols", "topics", "rate", "fields", "mode", "delta", "snapshot", "depth", "decimals", "sub"];
+
 /// Reads the subscription in a URL's query, if there is one; the keys are those of `subscribe`.
 pub fn from_query(query: &str, limits: &Limits) -> Result<Option<Subscribe>, Mistake> {
     let mut values: Map<String, Value> = Map::new();
@@ -225,15 +228,18 @@ pub fn from_query(query: &str, limits: &Limits) -> Result<Option<Subscribe>, Mis
                 _ => Value::from(value),
             },
             "mode" | "decimals" | "sub" => Value::from(value),
-            other => {
-                return Err(unknown_key(
-                    other,
-                    &["symbols", "rate", "fields", "mode", "delta", "depth", "decimals"],
-                ));
-            }
+            other => return Err(unknown_key(other, &QUERY_KEYS)),
         };
-        let key = if key == "symbols" { "topics".to_owned() } else { key };
-        values.insert(key, value);
+        // Nobody could tell which of two was meant.
+        let (key, twice) = match key.as_str() {
+            "symbols" | "topics" => {
+                ("topics", "symbols and topics mean the same: expected one of them, once")
+            }
+            key => (key, "given twice, expected once"),
+        };
+        if values.insert(key.to_owned(), value).is_some() {
+            return Err(mistake(format!("{key}: {twice}")));
+        }
     }
     if values.is_empty() { Ok(None) } else { subscribe(&mut values, limits).map(Some) }
 }
@@ -436,6 +442,17 @@ mod tests {
         assert_eq!(from_query("", &Limits::default()), Ok(None));
         assert!(from_query("symbols=A&rate=x", &Limits::default()).is_err());
         assert!(from_query("symbols=%4", &Limits::default()).is_err());
+        let same = "topics: symbols and topics mean the same: expected one of them, once";
+        for (query, expected) in [
+            ("symbols=A&topics=B", same),
+            ("topics=A&rate=1&symbols=A", same),
+            ("symbols=A&symbols=B", same),
+            ("symbols=A&rate=1&rate=2", "rate: given twice, expected once"),
+            ("symbols=A&%72ate=1&rate=1", "rate: given twice, expected once"),
+        ] {
+            let mistake = from_query(query, &Limits::default()).expect_err(query);
+            assert_eq!((mistake.code, mistake.message.as_str()), (Reason::BadRequest, expected));
+        }
         assert!(
             from_query("symbol=VCB", &Limits::default()).is_err_and(|m| m.message.contains("\"symbols\""))
         );
