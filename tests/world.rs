@@ -162,6 +162,15 @@ impl World {
         for at in 0..self.clients.len() {
             self.clients[at].act(&mut self.random);
         }
+        if self.random.u8(..25) == 0 && !self.clients.is_empty() {
+            // A client loses its connection and comes back with its cursors, to whichever shard.
+            let at = self.random.usize(..self.clients.len());
+            let client = self.clients[at].reconnected(&mut self.random);
+            self.clients[at].hang_up();
+            let shard = self.random.usize(..self.shards.len());
+            self.shards[shard].1.newcomers.push(client.newcomer());
+            self.clients.push(client);
+        }
         self.turn();
     }
 
@@ -244,6 +253,10 @@ fn every_client_holds_what_it_was_promised() {
         // A test that never meets the hard cases proves nothing.
         assert!(seen.frames > 10_000 && seen.rows > 50_000, "{seen:?}");
         assert!(seen.merged > 100 && seen.more > 100 && seen.gaps > 100 && seen.added > 50, "{seen:?}");
+        assert!(
+            seen.updates > 1_000 && seen.resumes > 100 && seen.resets > 10 && seen.digests > 1_000,
+            "{seen:?}"
+        );
         assert!(
             seen.heartbeats > 100 && seen.events > 1_000 && seen.books > 100 && seen.bars > 100,
             "{seen:?}"

@@ -51,6 +51,7 @@ struct Table {
     groups: BTreeMap<Arc<str>, Arc<[Symbol]>>,
     /// Grows with every listing and every change of a group.
     version: u64,
+    groups_version: u64,
 }
 
 /// All symbols and groups of a gateway. Cheap to share: one table, many readers.
@@ -104,6 +105,7 @@ impl Symbols {
         let mut table = self.write();
         table.groups.insert(name.into(), members.into());
         table.version += 1;
+        table.groups_version += 1;
     }
 
     /// The symbol of that exact name.
@@ -149,9 +151,10 @@ impl Symbols {
         self.len() == 0
     }
 
-    /// Changes whenever a symbol is listed or a group changes.
-    pub fn version(&self) -> u64 {
-        self.read().version
+    /// Two numbers: one changes whenever a symbol is listed or a group changes, the other when a group changes.
+    pub fn versions(&self) -> (u64, u64) {
+        let table = self.read();
+        (table.version, table.groups_version)
     }
 
     // A panic elsewhere cannot leave the table half written, so a poisoned lock is still good.

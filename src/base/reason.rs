@@ -71,6 +71,8 @@ reasons! {
     UnknownSub = "unknown_sub", None, "no such subscription";
     /// `sub` is taken.
     SubInUse = "sub_in_use", None, "a subscription of that name exists";
+    /// A cursor is ahead of this node.
+    NodeBehind = "node_behind", None, "this node has not reached that revision yet";
     /// Commands came faster than the limit.
     RateLimited = "rate_limited", None, "too many commands";
 

@@ -5,6 +5,7 @@
 pub mod text;
 pub mod websocket;
 pub mod row;
+pub mod digest;
 pub mod batch;
 pub mod encoder;
 pub mod answer;

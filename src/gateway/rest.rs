@@ -20,8 +20,9 @@ use crate::base::reason::Reason;
 use crate::flow::conflation::cut::BookTop;
 use crate::flow::conflation::images::Images;
 use crate::flow::dispatch::topic::{Refusal, Topic, TopicName};
+use crate::flow::dispatch::wish::Wish;
 use crate::flow::frame::answer::Rejected;
-use crate::flow::frame::command::{self, Mistake, Subscribe};
+use crate::flow::frame::command::{self, Mistake};
 use crate::flow::frame::row::{Shape, encode_book, encode_image};
 use crate::flow::frame::text::Text;
 
@@ -41,6 +42,7 @@ pub fn snapshot(query: &str, identity: &Identity, ingest: &Arc<Ingest>, now: Tim
     let query = if query.is_empty() { "symbols=*" } else { query };
     let missing = || Mistake::new(Reason::BadRequest, "symbols: missing, expected a list of topics");
     let asked = command::from_query(query, &identity.limits)?.ok_or_else(missing)?;
+    let (wish, _) = Wish::default().with(&asked.options, None);
     let (topics, rejected) = resolve(&asked.topics, ingest.symbols(), &identity.limits)?;
     // Whoever is listed has an image from here on.
     let rev = ingest.with_hub(|hub| {
@@ -50,11 +52,11 @@ pub fn snapshot(query: &str, identity: &Identity, ingest: &Arc<Ingest>, now: Tim
     let (epoch, ts_us) = (&identity.epoch, now.us());
     let begin = format!("{{\"epoch\":\"{epoch}\",\"rev\":{rev},\"ts_us\":{ts_us},\"rows\":[");
     let end = format!("],\"rejected\":{}}}", serde_json::to_string(&rejected).unwrap_or_default());
-    let at_once = (LEVELS_AT_ONCE / usize::from(asked.depth)).clamp(1, TOPICS_AT_ONCE);
+    let at_once = (LEVELS_AT_ONCE / usize::from(wish.depth)).clamp(1, TOPICS_AT_ONCE);
     let (ingest, mut comma) = (Arc::clone(ingest), false);
     let rows = (0..topics.len()).step_by(at_once).map(move |from| {
         let topics = &topics[from..topics.len().min(from + at_once)];
-        rows(topics, &asked, &ingest, &mut comma)
+        rows(topics, &wish, &ingest, &mut comma)
     });
     Ok(Box::new(once(Bytes::from(begin)).chain(rows).chain(once(Bytes::from(end)))))
 }
@@ -85,8 +87,8 @@ fn resolve(
 }
 
 /// The rows of these topics, with a comma before each but the very first.
-fn rows(topics: &[Topic], asked: &Subscribe, ingest: &Ingest, comma: &mut bool) -> Bytes {
-    let (images, books) = copy(topics, asked.depth, ingest);
+fn rows(topics: &[Topic], wish: &Wish, ingest: &Ingest, comma: &mut bool) -> Bytes {
+    let (images, books) = copy(topics, wish.depth, ingest);
     let mut out = Text::default();
     for (at, (topic, book)) in topics.iter().zip(books).enumerate() {
         let own = Symbol::at(at as u32);
@@ -100,11 +102,11 @@ fn rows(topics: &[Topic], asked: &Subscribe, ingest: &Ingest, comma: &mut bool) 
         match book {
             Some(book) => {
                 let book = BookTop { symbol: Some(own), ..book };
-                encode_book(&mut out, &images, &listing.name, &book, asked.depth, asked.strings);
+                encode_book(&mut out, &images, &listing.name, &book, wish.depth, wish.strings);
             }
             None => {
                 let shape =
-                    Shape { since: 0, fields: asked.fields.mask(topic.channel), strings: asked.strings };
+                    Shape { since: 0, fields: wish.fields.mask(topic.channel), strings: wish.strings };
                 encode_image(&mut out, &images, &listing.name, own, shape);
             }
         }

@@ -5,6 +5,7 @@
 
 mod session;
 mod deliver;
+mod resume;
 mod commands;
 mod keepalive;
 

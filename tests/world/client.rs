@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use fastrand::Rng;
+use rust_decimal::Decimal;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tickgate::flow::socket::wire::Newcomer;
@@ -29,6 +30,10 @@ pub struct Seen {
     pub events: u64,
     pub books: u64,
     pub bars: u64,
+    pub updates: u64,
+    pub resumes: u64,
+    pub resets: u64,
+    pub digests: u64,
 }
 
 impl Seen {
@@ -43,12 +48,22 @@ impl Seen {
         self.events += other.events;
         self.books += other.books;
         self.bars += other.bars;
+        self.updates += other.updates;
+        self.resumes += other.resumes;
+        self.resets += other.resets;
+        self.digests += other.digests;
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Stream {
     sub: String,
+    /// The command that made it, and the name that the gateway gave it.
+    asked: Value,
+    wish: String,
+    /// It goes on from a cursor: events that it has already may come again.
+    resumed: bool,
+    joining: bool,
     every: bool,
     slot_ns: Option<u64>,
     fields: Option<Vec<String>>,
@@ -57,7 +72,7 @@ struct Stream {
     snapshot_done: bool,
     /// Image rows by symbol: revision and fields.
     rows: BTreeMap<String, (u64, Fields)>,
-    books: BTreeMap<String, u64>,
+    books: BTreeMap<String, (u64, Fields)>,
     /// Event topics: the last number known.
     q: BTreeMap<String, u64>,
     first_us: Option<u64>,
@@ -72,12 +87,16 @@ pub struct Client {
     steady: bool,
     wanted: usize,
     streams: BTreeMap<u64, Stream>,
+    /// Subscriptions asked for, by name, and what an earlier connection left of them.
+    asked: BTreeMap<String, Value>,
+    kept: BTreeMap<String, Stream>,
+    named: u64,
     pending: Vec<u8>,
     seen: Seen,
     hung_up: bool,
 }
 
-#[derive(serde::Deserialize)]
+#[derive(Debug, serde::Deserialize)]
 struct Batch {
     stream: u64,
     seq: u64,
@@ -93,9 +112,10 @@ struct Batch {
     gaps: Vec<Gap>,
     #[serde(default)]
     added: Vec<String>,
+    digest: Option<u32>,
 }
 
-#[derive(serde::Deserialize)]
+#[derive(Debug, serde::Deserialize)]
 struct Gap {
     topic: String,
     from: Option<u64>,
@@ -131,6 +151,9 @@ impl Client {
             steady,
             wanted: random.usize(1..4),
             streams: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            named: 0,
             pending: Vec::new(),
             seen: Seen::default(),
             hung_up: false,
@@ -160,8 +183,17 @@ impl Client {
             self.stalled = !self.stalled;
         }
         if self.streams.len() < self.wanted && random.u8(..10) == 0 {
-            let command = subscribe(random);
-            self.send(&command);
+            self.named += 1;
+            let mut command = subscribe(random);
+            command["sub"] = format!("s{}", self.named).into();
+            self.subscribe(command);
+        }
+        if random.u8(..15) == 0
+            && let Some(stream) = self.streams.values().next()
+        {
+            let mut command = update(random);
+            command["sub"] = stream.sub.as_str().into();
+            self.send(&command.to_string());
         }
         if random.u8(..60) == 0
             && let Some(stream) = self.streams.values().next()
@@ -173,9 +205,33 @@ impl Client {
             self.send(r#"{"action":"list","id":1}"#);
         }
         if random.u8(..200) == 0 {
-            self.pipe.borrow_mut().close();
-            self.hung_up = true;
+            self.hang_up();
         }
+    }
+
+    pub fn hang_up(&mut self) {
+        self.pipe.borrow_mut().close();
+        self.hung_up = true;
+    }
+
+    /// The same client on a new connection, with what it holds and cursors to go on from.
+    pub fn reconnected(&self, random: &mut Rng) -> Self {
+        let mut client = Self { query: String::new(), steady: false, named: self.named, ..Self::new(random) };
+        client.seen = self.seen;
+        for stream in self.streams.values().filter(|stream| stream.snapshot_done && stream.asked.is_object())
+        {
+            let mut command = stream.asked.clone();
+            let wish = if random.u8(..8) == 0 { "another" } else { &stream.wish };
+            command["since"] = serde_json::json!({ "epoch": "world", "rev": stream.rev, "wish": wish });
+            client.kept.insert(stream.sub.clone(), stream.clone());
+            client.subscribe(command);
+        }
+        client
+    }
+
+    fn subscribe(&mut self, command: Value) {
+        self.send(&command.to_string());
+        self.asked.insert(command["sub"].as_str().expect("a name").to_owned(), command);
     }
 
     pub fn stop_acting(&mut self) {
@@ -230,6 +286,7 @@ impl Client {
         match message["type"].as_str().expect("a type") {
             "welcome" => assert_eq!(message["epoch"], "world"),
             "subscribed" => self.subscribed(&message),
+            "updated" => self.updated(&message),
             "unsubscribed" => {
                 let number = message["stream"].as_u64().expect("a stream");
                 self.streams.remove(&number).expect("one of ours");
@@ -246,25 +303,50 @@ impl Client {
                 }
             }
             "list" => {}
-            "error" => assert!(message["code"] == "unknown_sub", "{message}"),
+            // A name that was given up meanwhile; or the last topic, which an update must not take.
+            "error" => {
+                let code = message["code"].as_str().expect("a code");
+                assert!(["unknown_sub", "bad_request", "unknown_topic"].contains(&code), "{message}");
+            }
             other => panic!("unexpected {other}"),
         }
     }
 
     fn subscribed(&mut self, message: &Value) {
-        let strings = |value: &Value| {
-            let list = value.as_array()?;
-            Some(list.iter().map(|name| name.as_str().expect("a name").to_owned()).collect())
-        };
-        let q = message["q"].as_object().expect("q").iter();
-        let stream = Stream {
-            sub: message["sub"].as_str().expect("a sub").to_owned(),
-            every: message["mode"] == "every",
-            slot_ns: message["rate"].as_f64().map(|rate| (1e9 / rate) as u64),
-            fields: strings(&message["fields"]),
-            q: q.map(|(topic, q)| (topic.clone(), q.as_u64().expect("a number"))).collect(),
-            ..Stream::default()
-        };
+        let mut stream = Stream::new(message);
+        stream.asked = self.asked.get(&stream.sub).cloned().unwrap_or_default();
+        match (message["recovered"].as_str(), self.kept.remove(&stream.sub)) {
+            (None, None) => {}
+            (Some("reset"), Some(kept)) => {
+                self.seen.resets += 1;
+                assert_ne!(stream.wish, "another");
+                assert_ne!(stream.asked["since"]["wish"], kept.wish.as_str(), "nothing stood in the way");
+            }
+            (Some(_), Some(kept)) => {
+                self.seen.resumes += 1;
+                assert_eq!(stream.wish, kept.wish, "the same subscription has the same name everywhere");
+                stream.goes_on(kept, message);
+                stream.resumed = true;
+            }
+            (verdict, kept) => panic!("{verdict:?} for {kept:?}"),
+        }
+        let number = message["stream"].as_u64().expect("a stream");
+        assert!(self.streams.insert(number, stream).is_none(), "a session is on a stream once");
+    }
+
+    fn updated(&mut self, message: &Value) {
+        self.seen.updates += 1;
+        let mut stream = Stream::new(message);
+        let (number, had) = self.streams.iter().find(|(_, had)| had.sub == stream.sub).expect("one of ours");
+        let (number, had) = (*number, had.clone());
+        if message["stream"] == number {
+            return; // nothing was to be changed
+        }
+        self.streams.remove(&number);
+        stream.asked = Value::Null; // what it is now was never one command, so it is not resumed
+        if had.snapshot_done {
+            stream.goes_on(had, message);
+        }
         let number = message["stream"].as_u64().expect("a stream");
         assert!(self.streams.insert(number, stream).is_none(), "a session is on a stream once");
     }
@@ -283,10 +365,13 @@ impl Client {
         stream.seq = Some(batch.seq);
         assert!(batch.rev >= stream.rev, "a frame's rev never falls");
         stream.rev = batch.rev;
-        if self.steady {
+        // Who joins with something in hand may be given the frames since its answer as one, outside the slots.
+        let joins = stream.joining;
+        stream.joining &= batch.more;
+        if self.steady && !joins {
             assert!(batch.prev.is_none_or(|prev| batch.seq <= prev + 1), "who reads at once is never merged");
         }
-        if let (Some(slot_ns), false) = (stream.slot_ns, batch.snapshot || batch.more) {
+        if let (Some(slot_ns), false) = (stream.slot_ns, batch.snapshot || batch.more || joins) {
             // One frame at most per slot, wherever the slots begin.
             let first_us = *stream.first_us.get_or_insert(batch.ts_us);
             stream.slots_used += 1;
@@ -307,6 +392,10 @@ impl Client {
         }
         if !batch.more && stream.snapshot_done {
             stream.check_promise(history, symbols);
+        }
+        if let Some(digest) = batch.digest {
+            self.seen.digests += 1;
+            assert_eq!(digest, stream.digest(symbols), "what we hold is what the gateway says we hold");
         }
     }
 
@@ -333,11 +422,80 @@ impl Client {
 }
 
 impl Stream {
-    /// Events of a lossless topic come without holes.
+    fn new(message: &Value) -> Self {
+        let strings = |value: &Value| {
+            let list = value.as_array()?;
+            Some(list.iter().map(|name| name.as_str().expect("a name").to_owned()).collect())
+        };
+        let q = message["q"].as_object().expect("q").iter();
+        Self {
+            sub: message["sub"].as_str().expect("a sub").to_owned(),
+            wish: message["wish"].as_str().expect("a wish").to_owned(),
+            every: message["mode"] == "every",
+            slot_ns: message["rate"].as_f64().map(|rate| (1e9 / rate) as u64),
+            fields: strings(&message["fields"]),
+            q: q.map(|(topic, q)| (topic.clone(), q.as_u64().expect("a number"))).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Takes over what an earlier stream held: the first frame goes on from the answer.
+    fn goes_on(&mut self, had: Self, message: &Value) {
+        (self.rows, self.books, self.rev) = (had.rows, had.books, had.rev);
+        (self.seq, self.snapshot_done, self.joining) = (message["seq"].as_u64(), true, true);
+        for topic in message["removed"].as_array().into_iter().flatten() {
+            let topic = topic.as_str().expect("a topic");
+            self.rows.remove(topic);
+            topic.strip_prefix("book:").map(|name| self.books.remove(name));
+        }
+        if let Some(fields) = &self.fields {
+            for (_, held) in self.rows.values_mut() {
+                let any = held.keys().any(|key| key != "state" && fields.contains(key));
+                held.retain(|key, _| !any || fields.contains(key));
+            }
+        }
+        for (topic, q) in had.q.into_iter().filter(|_| had.every == self.every) {
+            self.q.entry(topic).and_modify(|now| *now = (*now).max(q));
+        }
+    }
+
+    /// The digest by `docs/protocol.md`, of what is held.
+    fn digest(&self, symbols: &Symbols) -> u32 {
+        let plain = |text: &str| {
+            let text = text.trim_matches('"');
+            if text == "null" {
+                return String::new();
+            }
+            text.parse::<Decimal>().map_or_else(|_| text.replace('-', ""), |n| n.normalize().to_string())
+        };
+        let mut sum = 0u32;
+        for (name, (_, held)) in &self.rows {
+            let symbol = symbols.find(name).expect("listed");
+            let table = symbols.listing(symbol).expect("listed").channel.fields();
+            let fields = table.iter().filter_map(|field| Some((field.name, held.get(field.name)?)));
+            let fields: String = fields.map(|(name, value)| format!(";{name}={}", plain(value))).collect();
+            sum = sum.wrapping_add(crc32c(&format!("{name}{fields}")));
+        }
+        for (name, (_, held)) in &self.books {
+            let side = |key: &str| {
+                let levels: Vec<[Box<RawValue>; 2]> = serde_json::from_str(&held[key]).expect("levels");
+                let level = |[price, size]: &[Box<RawValue>; 2]| {
+                    format!("{}:{},", plain(price.get()), plain(size.get()))
+                };
+                levels.iter().map(level).collect::<String>()
+            };
+            let (state, bids, asks) = (plain(&held["state"]), side("bids"), side("asks"));
+            sum = sum.wrapping_add(crc32c(&format!("book:{name};state={state};bids={bids};asks={asks}")));
+        }
+        sum
+    }
+
+    /// Events of a lossless topic come without holes; after a resume those that were there before a frame was whole may
+    /// come again.
     fn next_event(&mut self, topic: String, q: u64) {
         let held = self.q.entry(topic).or_insert(q - 1);
-        assert_eq!(q, *held + 1, "the next event");
-        *held = q;
+        assert!(q == *held + 1 || self.resumed && q <= *held, "the next event: {q} after {held}");
+        *held = q.max(*held);
     }
 
     fn apply(
@@ -355,9 +513,12 @@ impl Stream {
             Some("trade") => {
                 seen.events += 1;
                 assert_eq!(number("trade_id"), Some(q), "the n-th trade has the number n");
-                let held = self.q.entry(format!("trade:{name}")).or_insert(q - 1);
-                assert!(if self.every { q == *held + 1 } else { q >= *held }, "{name}: {q} after {held}");
-                *held = q;
+                if self.every {
+                    self.next_event(format!("trade:{name}"), q);
+                } else {
+                    let held = self.q.insert(format!("trade:{name}"), q);
+                    assert!(held.is_none_or(|held| held <= q), "{name}: {q} after {held:?}");
+                }
             }
             Some("status") => {
                 seen.events += 1;
@@ -375,8 +536,9 @@ impl Stream {
             }
             Some("book") => {
                 seen.books += 1;
-                let held = self.books.insert(name, rev);
-                assert!(held.is_none_or(|held| held <= rev), "a book never goes back");
+                let fields = row.iter().map(|(key, value)| (key.clone(), value.get().to_owned()));
+                let held = self.books.insert(name, (rev, fields.collect()));
+                assert!(held.is_none_or(|held| held.0 <= rev), "a book never goes back");
             }
             Some(other) => panic!("unexpected channel {other}"),
             None => {
@@ -421,7 +583,28 @@ impl Stream {
     }
 }
 
-fn subscribe(random: &mut Rng) -> String {
+fn update(random: &mut Rng) -> Value {
+    let topic = TOPICS[random.usize(..TOPICS.len())];
+    let mut command = serde_json::json!({ "action": "update" });
+    match random.u8(..6) {
+        0 => command["add"] = serde_json::json!([topic]),
+        1 => command["remove"] = serde_json::json!([topic]),
+        2 => command["topics"] = serde_json::json!([topic, "A01"]),
+        3 => command["rate"] = serde_json::json!(RATES[random.usize(..RATES.len())]),
+        4 => command["rate"] = Value::Null,
+        _ => command["fields"] = [serde_json::json!(["ask", "last"]), Value::Null][random.usize(..2)].clone(),
+    }
+    command
+}
+
+/// CRC-32C, bit by bit.
+fn crc32c(text: &str) -> u32 {
+    !text.bytes().fold(!0, |crc: u32, byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| crc >> 1 ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 })
+    })
+}
+
+fn subscribe(random: &mut Rng) -> Value {
     let mut topics: Vec<&str> =
         (0..random.usize(1..4)).map(|_| TOPICS[random.usize(..TOPICS.len())]).collect();
     topics.dedup();
@@ -438,5 +621,8 @@ fn subscribe(random: &mut Rng) -> String {
     if random.u8(..4) == 0 {
         command["delta"] = false.into();
     }
-    command.to_string()
+    if random.bool() {
+        command["digest"] = random.u32(1..4).into();
+    }
+    command
 }

@@ -20,6 +20,8 @@ pub struct Cut {
     pub symbols: usize,
     /// Version of the table of symbols and groups; another one means that groups and wildcards may mean more.
     pub directory: u64,
+    /// Version of the groups alone.
+    pub groups: u64,
     /// Images that changed, newest first.
     pub changed: Vec<Changed>,
     /// The changed fields' values, image by image, in the order of their numbers. Absent ones have none.

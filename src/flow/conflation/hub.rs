@@ -46,6 +46,7 @@ pub struct Hub {
     symbols: Arc<Symbols>,
     rev: Rev,
     directory: u64,
+    groups: u64,
     images: Images,
     standings: Vec<Standing>,
     feeds: Vec<State>,
@@ -65,6 +66,7 @@ impl Hub {
             symbols,
             rev: 0,
             directory: 0,
+            groups: 0,
             images: Images::default(),
             standings: Vec::new(),
             feeds: Vec::new(),
@@ -192,11 +194,12 @@ impl Hub {
     /// What changed after `since`. Askers that hold the same get the same cut.
     pub fn cut(&mut self, since: Rev) -> Arc<Cut> {
         // The version first: what is listed after it will have another.
-        let directory = self.symbols.version();
+        let (directory, groups) = self.symbols.versions();
         self.list_new();
         if std::mem::replace(&mut self.directory, directory) != directory {
             // Membership of a group is a revision too.
             self.rev += 1;
+            self.groups = groups;
         }
         if self.last_cut.since != since || self.last_cut.rev != self.rev {
             self.last_cut = Arc::new(self.make_cut(since));
@@ -211,6 +214,7 @@ impl Hub {
             rev: self.rev,
             symbols: self.images.len(),
             directory: self.directory,
+            groups: self.groups,
             ..Cut::default()
         };
         for symbol in self.images.changed_since(since) {

@@ -25,6 +25,11 @@ pub struct Replica {
     pub log: Log,
     symbols: Arc<Symbols>,
     names: Vec<Arc<str>>,
+    /// The revision of the cut that brought each symbol.
+    listed: Vec<Rev>,
+    groups: u64,
+    /// The revision of the cut after the last change of a group.
+    pub grouped_rev: Rev,
     books: HashMap<Symbol, BookTop>,
     bars: HashMap<(Channel, Symbol), OpenBar>,
 }
@@ -38,6 +43,9 @@ impl Replica {
             log: Log::new(log_events_max),
             symbols,
             names: Vec::new(),
+            listed: Vec::new(),
+            groups: 0,
+            grouped_rev: 0,
             books: HashMap::new(),
             bars: HashMap::new(),
         }
@@ -53,7 +61,11 @@ impl Replica {
                 self.images.list(listing.channel);
                 self.log.list();
                 self.names.push(listing.name);
+                self.listed.push(cut.rev);
             }
+        }
+        if std::mem::replace(&mut self.groups, cut.groups) != cut.groups {
+            self.grouped_rev = cut.rev;
         }
         for changed in cut.changed.iter().rev() {
             let mut values = cut.values[changed.values_at as usize..].iter();
@@ -103,6 +115,11 @@ impl Replica {
     /// The symbol's name.
     pub fn name(&self, symbol: Symbol) -> &Arc<str> {
         &self.names[symbol.index()]
+    }
+
+    /// The revision from which on the symbol is known here.
+    pub fn listed_rev(&self, symbol: Symbol) -> Rev {
+        self.listed[symbol.index()]
     }
 
     /// The symbol's book, if anybody here wants it.

@@ -24,8 +24,17 @@ pub type StreamKey = u32;
 /// A client, as the shard numbers them.
 pub type SessionKey = u32;
 
+/// Topics of which a client holds nothing yet, although it holds others.
+#[derive(Debug, PartialEq, Eq)]
+pub struct News {
+    /// Sorted.
+    pub topics: Vec<Topic>,
+    /// Of event topics it gets what came after this.
+    pub events_from: Rev,
+}
+
 /// What a client beside its stream holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Debt {
     /// Images: every change up to this revision was given.
     pub held: Rev,
@@ -41,10 +50,14 @@ pub struct Debt {
     pub target: Rev,
     /// The first whole picture is still owed: it does not wait for the stream's slot.
     pub fresh: bool,
+    /// It came with something in hand: the rest does not wait for the slot either, and does not count as its frame.
+    pub joining: bool,
     /// Its frame of this slot was a catch-up: the stream's own comes from here on, in the next slot.
     pub served_until_ns: u64,
     /// It stands among the debtors that can be paid now.
     pub queued: bool,
+    /// What it has asked for since, or what came while it was away.
+    pub news: Option<Arc<News>>,
 }
 
 impl Debt {
@@ -58,9 +71,16 @@ impl Debt {
             cursor: 0,
             target: 0,
             fresh: false,
+            joining: false,
             served_until_ns: 0,
             queued: false,
+            news: None,
         }
+    }
+
+    /// Whether the client holds nothing of this topic, whatever it holds of others.
+    pub fn lacks(&self, topic: Topic) -> bool {
+        self.news.as_ref().is_some_and(|news| news.topics.binary_search(&topic).is_ok())
     }
 }
 
@@ -69,6 +89,8 @@ impl Debt {
 pub struct Member {
     /// Who.
     pub session: SessionKey,
+    /// Frames of the stream that became part of a later one for this client.
+    pub merged: u32,
     /// `None`: on the stream.
     pub debt: Option<Box<Debt>>,
 }
@@ -135,6 +157,10 @@ pub struct Stream {
     pub told: Rev,
     /// When the last frame went out.
     pub frame_ns: u64,
+    /// Rows in its frames so far.
+    pub rows: u64,
+    /// Losses announced in them.
+    pub gaps: u64,
     /// Its clients, dense.
     pub members: Vec<Member>,
     group: Option<usize>,
@@ -240,7 +266,7 @@ impl Streams {
         }
         let Stream { members, rev: events, .. } = &mut self.streams[stream as usize];
         let debt = Debt { held: 0, told: 0, seq: None, fresh: true, ..Debt::holding(*events, 0) };
-        members.push(Member { session, debt: Some(Box::new(debt)) });
+        members.push(Member { session, merged: 0, debt: Some(Box::new(debt)) });
         Place { stream, member: members.len() as u32 - 1 }
     }
 
@@ -286,6 +312,15 @@ impl Streams {
     /// Whether any stream would send at once if something came.
     pub fn any_open(&self) -> bool {
         self.open > 0
+    }
+
+    /// Notes that a stream should look at what there is, if it may send.
+    pub fn mark_stream(&mut self, key: StreamKey) {
+        let stream = &mut self.streams[key as usize];
+        if stream.open && !stream.dirty {
+            stream.dirty = true;
+            self.dirty.push(key);
+        }
     }
 
     /// Notes that a symbol changed: open streams that select it become due.
@@ -437,6 +472,8 @@ impl Streams {
             rev,
             told: rev,
             frame_ns: now_ns,
+            rows: 0,
+            gaps: 0,
             members: Vec::with_capacity(1),
             group,
             shared,
@@ -533,18 +570,10 @@ fn want(wants: &mut Wants, changed: &mut Vec<(Want, bool)>, topic: Topic, depth:
 mod tests {
     use super::*;
     use crate::flow::dispatch::topic::TopicName;
-    use crate::flow::dispatch::wish::Fields;
 
     fn wish(topic: &str, rate: Option<f64>) -> Wish {
-        Wish {
-            topics: vec![TopicName::parse(topic).expect("a topic")],
-            mode: Mode::Conflate,
-            rate: rate.map(Rate::at_most),
-            fields: Fields::ALL,
-            delta: true,
-            depth: 10,
-            strings: false,
-        }
+        let topics = vec![TopicName::parse(topic).expect("a topic")];
+        Wish { topics, rate: rate.map(Rate::at_most), ..Wish::default() }
     }
 
     fn quote(symbol: u32) -> Topic {

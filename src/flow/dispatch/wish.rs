@@ -5,6 +5,7 @@
 use tickgate_feeds::market::{Channel, STATE};
 
 use super::topic::TopicName;
+use crate::base::limits::DEPTH_DEFAULT;
 
 /// Frames per thousand seconds that a client may have; a rate between two is rounded down.
 const RATES_MILLIHZ: [u32; 12] =
@@ -114,6 +115,25 @@ impl Fields {
     }
 }
 
+/// The options that a client gave; what is absent is as it was, or as it is by default.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Options {
+    /// How changes become rows.
+    pub mode: Option<Mode>,
+    /// Frames per second; `Some(None)` for no rate.
+    pub rate: Option<Option<f64>>,
+    /// Which fields.
+    pub fields: Option<Fields>,
+    /// Rows carry changed fields only.
+    pub delta: Option<bool>,
+    /// Levels of a side of each book.
+    pub depth: Option<u16>,
+    /// Decimals as JSON strings.
+    pub strings: Option<bool>,
+    /// A digest in every frame whose number divides by this; 0 for none.
+    pub digest: Option<u32>,
+}
+
 /// A subscription's effective options.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Wish {
@@ -131,6 +151,76 @@ pub struct Wish {
     pub depth: u16,
     /// Decimals as JSON strings instead of numbers.
     pub strings: bool,
+    /// A digest in every frame whose number divides by this; 0 for none.
+    pub digest: u32,
+}
+
+impl Default for Wish {
+    fn default() -> Self {
+        Self {
+            topics: Vec::new(),
+            mode: Mode::Conflate,
+            rate: None,
+            fields: Fields::ALL,
+            delta: true,
+            depth: DEPTH_DEFAULT,
+            strings: false,
+            digest: 0,
+        }
+    }
+}
+
+impl Wish {
+    /// This wish with these options, and whether its rate was lowered to `rate_max` per second.
+    pub fn with(mut self, options: &Options, rate_max: Option<f64>) -> (Self, bool) {
+        let asked = options.rate.unwrap_or(self.rate.map(Rate::per_second));
+        let capped = rate_max.filter(|max| asked.is_none_or(|asked| asked > *max));
+        self.rate = capped.or(asked).map(Rate::at_most);
+        self.mode = options.mode.unwrap_or(self.mode);
+        self.fields = options.fields.unwrap_or(self.fields);
+        self.delta = options.delta.unwrap_or(self.delta);
+        self.depth = options.depth.unwrap_or(self.depth);
+        self.strings = options.strings.unwrap_or(self.strings);
+        self.digest = options.digest.unwrap_or(self.digest);
+        (self, capped.is_some())
+    }
+
+    /// Whether each event of the channel is given, and not the last state.
+    pub fn is_event(&self, channel: Channel) -> bool {
+        match channel {
+            Channel::Trade => self.mode == Mode::Every,
+            Channel::Quote | Channel::Index | Channel::Book => false,
+            Channel::Status | Channel::Bar1s | Channel::Bar1m | Channel::Bar5m | Channel::Bar1h => true,
+        }
+    }
+
+    /// Whether a client of `other` lacks something of each of the channel's topics that this wish asks for.
+    pub fn needs_more_than(&self, other: &Self, channel: Channel) -> bool {
+        match channel {
+            Channel::Book => self.depth > other.depth,
+            Channel::Quote | Channel::Index => self.fields.mask(channel) & !other.fields.mask(channel) != 0,
+            _ => false,
+        }
+    }
+
+    /// The same on every node for the same subscription, whatever its topics mean there: a cursor belongs to it.
+    pub fn name(&self) -> String {
+        let Self { topics, mode, rate, fields, delta, depth, strings, digest } = self;
+        let topics: Vec<String> = topics.iter().map(TopicName::to_string).collect();
+        let text = format!(
+            "{} {} {:?} {:x} {:x} {delta} {depth} {strings} {digest}",
+            topics.join(","),
+            mode.name(),
+            rate.map(|rate| rate.0),
+            fields.quote,
+            fields.index
+        );
+        // FNV-1a, 64 bits (draft-eastlake-fnv): short, stable, and nobody gains by making two wishes collide.
+        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        format!("{hash:016x}")
+    }
 }
 
 #[cfg(test)]

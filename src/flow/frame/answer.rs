@@ -24,26 +24,8 @@ pub enum Answer<'a> {
         simulated: bool,
         limits: AnnouncedLimits,
     },
-    Subscribed {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<&'a RawValue>,
-        sub: &'a str,
-        stream: u32,
-        seq: u64,
-        rev: Rev,
-        mode: &'static str,
-        rate: Option<f64>,
-        capped_by: Option<&'static str>,
-        fields: Option<Vec<&'static str>>,
-        delta: bool,
-        depth: u16,
-        decimals: &'static str,
-        topics: usize,
-        q: std::collections::BTreeMap<String, u64>,
-        rejected: Vec<Rejected>,
-        /// "reset" for a client that would resume: this version begins with a whole picture.
-        recovered: Option<&'static str>,
-    },
+    Subscribed(Subscription<'a>),
+    Updated(Subscription<'a>),
     Unsubscribed {
         #[serde(skip_serializing_if = "Option::is_none")]
         id: Option<&'a RawValue>,
@@ -76,6 +58,35 @@ pub enum Answer<'a> {
     },
 }
 
+/// A subscription with its effective options.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs, reason = "docs/protocol.md is the reference of these names")]
+pub struct Subscription<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<&'a RawValue>,
+    pub sub: &'a str,
+    pub stream: u32,
+    pub seq: u64,
+    pub rev: Rev,
+    pub wish: String,
+    pub mode: &'static str,
+    pub rate: Option<f64>,
+    pub capped_by: Option<&'static str>,
+    pub fields: Option<Vec<&'static str>>,
+    pub delta: bool,
+    pub depth: u16,
+    pub decimals: &'static str,
+    pub digest: u32,
+    pub topics: usize,
+    pub q: std::collections::BTreeMap<String, u64>,
+    pub rejected: Vec<Rejected>,
+    /// Topics that an update took away.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<String>,
+    /// What became of a cursor: `exact`, `conflated` or `reset`.
+    pub recovered: Option<&'static str>,
+}
+
 /// A topic that was not taken.
 #[derive(Debug, Serialize)]
 pub struct Rejected {
@@ -85,28 +96,35 @@ pub struct Rejected {
     pub code: &'static str,
     /// Why, in words.
     pub message: String,
+    #[serde(skip)]
+    pub(crate) reason: Reason,
 }
 
 impl Rejected {
     /// A rejection that repeats no more of the client's text than errors may.
     pub fn new(topic: &str, code: Reason, message: String) -> Self {
-        Self { topic: echo(topic), code: code.label(), message }
+        Self { topic: echo(topic), code: code.label(), message, reason: code }
     }
 }
 
 /// One subscription in the answer to `list`.
 #[derive(Debug, Serialize)]
 pub struct Listed<'a> {
-    /// The client's name for it.
-    pub sub: &'a str,
-    /// The stream it is on.
-    pub stream: u32,
-    /// The last frame given.
-    pub seq: Option<u64>,
-    /// How many topics it means today.
-    pub topics: usize,
-    /// Frames per second, if it has a rate.
-    pub rate: Option<f64>,
+    /// Its effective options.
+    #[serde(flatten)]
+    pub subscription: Subscription<'a>,
+    /// The last frame given to this client.
+    pub held_seq: Option<u64>,
+    /// This client has every change up to here.
+    pub held_rev: Rev,
+    /// Revisions of the gateway after that.
+    pub lag_revs: u64,
+    /// Frames that became part of a later one for this client.
+    pub merged: u32,
+    /// Rows in the stream's frames so far.
+    pub rows: u64,
+    /// Losses announced in them.
+    pub gaps: u64,
 }
 
 /// The limits a client should know.

@@ -31,6 +31,8 @@ pub struct Head {
     pub snapshot: bool,
     /// The picture or catch-up goes on in the next frame.
     pub more: bool,
+    /// Of what the client then holds.
+    pub digest: Option<u32>,
 }
 
 /// Frames ready for the socket.
@@ -127,6 +129,10 @@ impl Batch {
         if head.more {
             self.bytes.put(b",\"more\":true");
         }
+        if let Some(digest) = head.digest {
+            self.bytes.put(b",\"digest\":");
+            self.bytes.put_u64(u64::from(digest));
+        }
         self.bytes.put(b"}");
         let text_at = self.put_head(head);
         let (header, header_len) = header(Opcode::Text, self.bytes.len() - text_at);
@@ -192,16 +198,25 @@ mod tests {
         for round in 0..2 {
             batch.clear();
             batch.open();
-            let mut head =
-                Head { stream: 3, seq: 42, prev: None, rev: 9, ts_us: 5, snapshot: true, more: true };
+            let mut head = Head {
+                stream: 3,
+                seq: 42,
+                prev: None,
+                rev: 9,
+                ts_us: 5,
+                snapshot: true,
+                more: true,
+                digest: None,
+            };
             batch.rows().put(b"{\"a\":1},{\"b\":2},");
             batch.finish(head);
             batch.gaps.put(b"{},");
             (head.seq, head.prev, head.snapshot, head.more) = (43, Some(42), false, false);
+            head.digest = Some(7);
             batch.finish(head);
             let first = br#"{"type":"batch","stream":3,"seq":42,"prev":null,"rev":9,"ts_us":5,"snapshot":true,"rows":[{"a":1},{"b":2}],"more":true}"#;
             let second =
-                br#"{"type":"batch","stream":3,"seq":43,"prev":42,"rev":9,"ts_us":5,"rows":[],"gaps":[{}]}"#;
+                br#"{"type":"batch","stream":3,"seq":43,"prev":42,"rev":9,"ts_us":5,"rows":[],"gaps":[{}],"digest":7}"#;
             assert_eq!(batch.count(), 2, "round {round}");
             for (at, text) in [&first[..], second].into_iter().enumerate() {
                 let expected = [&[0x81, text.len() as u8], text].concat();

@@ -8,15 +8,18 @@ use serde_json::{Map, Value};
 use tickgate_feeds::spec::nearest;
 
 use super::answer::echo;
-use crate::base::limits::{DEPTH_DEFAULT, DEPTH_MAX, Limits};
+use crate::base::limits::{DEPTH_MAX, Limits};
 use crate::base::reason::Reason;
-use crate::flow::dispatch::wish::{Fields, Mode, Rate};
+use crate::flow::conflation::Rev;
+use crate::flow::dispatch::wish::{Fields, Mode, Options, Rate};
 
 /// What a client wants.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     /// Topics from now on.
     Subscribe(Subscribe),
+    /// Other topics or options for a subscription, from now on.
+    Update(Update),
     /// No more of this subscription.
     Unsubscribe {
         /// The client's name for it.
@@ -28,29 +31,45 @@ pub enum Command {
     Ping,
 }
 
-/// The options of `subscribe`.
+/// A new subscription.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Subscribe {
     /// The client's own name; the session numbers those without.
     pub sub: Option<String>,
     /// As written.
     pub topics: Vec<String>,
-    /// How changes become rows.
-    pub mode: Mode,
-    /// Frames per second asked for.
-    pub rate: Option<f64>,
-    /// Which fields.
-    pub fields: Fields,
-    /// Rows carry changed fields only.
-    pub delta: bool,
+    /// What was given of them.
+    pub options: Options,
     /// Begin with a whole picture.
     pub snapshot: bool,
-    /// Levels of a side of each book.
-    pub depth: u16,
-    /// Decimals as JSON strings.
-    pub strings: bool,
     /// It holds a picture from before and would go on from there.
-    pub resumes: bool,
+    pub since: Option<Since>,
+}
+
+/// A change of a subscription.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Update {
+    /// The client's name for it.
+    pub sub: String,
+    /// All topics from now on, as written.
+    pub topics: Option<Vec<String>>,
+    /// Further topics.
+    pub add: Vec<String>,
+    /// Topics no more.
+    pub remove: Vec<String>,
+    /// What was given of them.
+    pub options: Options,
+}
+
+/// Where a client left off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Since {
+    /// The run of revisions.
+    pub epoch: String,
+    /// The revision of the last frame.
+    pub rev: Rev,
+    /// The subscription's name, as it was given with it; without one the client vouches that it is the same.
+    pub wish: Option<String>,
 }
 
 /// A command with the client's id for the answer.
@@ -94,7 +113,7 @@ fn mistake(message: impl Into<String>) -> Mistake {
     Mistake::new(Reason::BadRequest, message)
 }
 
-const ACTIONS: [&str; 4] = ["subscribe", "unsubscribe", "list", "ping"];
+const ACTIONS: [&str; 5] = ["subscribe", "update", "unsubscribe", "list", "ping"];
 /// The longest `sub` and `id`, in characters.
 const SUB_CHARS_MAX: usize = 64;
 
@@ -135,6 +154,7 @@ fn command(mut object: Map<String, Value>, limits: &Limits) -> Result<Command, M
     };
     let command = match action.as_str() {
         "subscribe" => Command::Subscribe(subscribe(&mut object, limits)?),
+        "update" => Command::Update(update(&mut object, limits)?),
         "unsubscribe" => {
             let sub =
                 string(&mut object, "sub")?.ok_or_else(|| mistake("sub: missing, expected a string"))?;
@@ -148,16 +168,25 @@ fn command(mut object: Map<String, Value>, limits: &Limits) -> Result<Command, M
             return Err(Mistake::new(Reason::UnknownAction, message));
         }
     };
-    match object.keys().next() {
-        None => Ok(command),
-        Some(key) => {
-            Err(unknown_key(key, if action == "subscribe" { &SUBSCRIBE_KEYS } else { &["sub", "id"] }))
-        }
-    }
+    let known: &[&str] = match command {
+        Command::Subscribe(_) => &SUBSCRIBE_KEYS,
+        Command::Update(_) => &UPDATE_KEYS,
+        _ => &["sub", "id"],
+    };
+    object.keys().next().map_or(Ok(command), |key| Err(unknown_key(key, known)))
 }
 
-const SUBSCRIBE_KEYS: [&str; 11] =
-    ["sub", "topics", "topic", "mode", "rate", "fields", "delta", "snapshot", "depth", "decimals", "since"];
+const SUBSCRIBE_KEYS: [&str; 12] = [
+    "sub", "topics", "topic", "snapshot", "since", "mode", "rate", "fields", "delta", "depth", "decimals",
+    "digest",
+];
+const UPDATE_KEYS: [&str; 11] =
+    ["sub", "topics", "add", "remove", "mode", "rate", "fields", "delta", "depth", "decimals", "digest"];
+
+const QUERY_KEYS: [&str; 12] = [
+    "symbols", "topics", "sub", "snapshot", "since", "mode", "rate", "fields", "delta", "depth", "decimals",
+    "digest",
+];
 
 fn subscribe(object: &mut Map<String, Value>, limits: &Limits) -> Result<Subscribe, Mistake> {
     let topics = match (object.remove("topics"), object.remove("topic")) {
@@ -168,42 +197,68 @@ fn subscribe(object: &mut Map<String, Value>, limits: &Limits) -> Result<Subscri
         (Some(_), Some(_)) => return Err(mistake("topic: give either topic or topics")),
     };
     check_topics(&topics, limits)?;
+    let options = options(object)?;
+    let snapshot = boolean(object, "snapshot")?.unwrap_or(true);
+    if options.mode == Some(Mode::Snapshot) && !snapshot {
+        return Err(mistake("snapshot: expected true, or another mode than snapshot"));
+    }
+    let sub = sub_name(string(object, "sub")?)?;
+    Ok(Subscribe { sub, topics, options, snapshot, since: since(object.remove("since"))? })
+}
+
+fn update(object: &mut Map<String, Value>, limits: &Limits) -> Result<Update, Mistake> {
+    let sub = string(object, "sub")?.ok_or_else(|| mistake("sub: missing, expected a string"))?;
+    let mut list = |key| match object.remove(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(list) => strings(list, key).map(Some),
+    };
+    let (topics, add, remove) = (list("topics")?, list("add")?, list("remove")?);
+    if topics.is_some() && (add.is_some() || remove.is_some()) {
+        return Err(mistake("topics: give either topics, which sets the list, or add and remove"));
+    }
+    for topics in [&topics, &add, &remove].into_iter().flatten() {
+        check_topics(topics, limits)?;
+    }
+    let options = options(object)?;
+    if options.mode == Some(Mode::Snapshot) {
+        return Err(mistake("mode: a running subscription cannot become a snapshot"));
+    }
+    Ok(Update { sub, topics, add: add.unwrap_or_default(), remove: remove.unwrap_or_default(), options })
+}
+
+/// Takes the options that `subscribe` and `update` share.
+fn options(object: &mut Map<String, Value>) -> Result<Options, Mistake> {
     let rate = match object.remove("rate") {
-        None | Some(Value::Null) => None,
+        None => None,
+        Some(Value::Null) => Some(None),
         Some(rate) => {
-            Some(rate.as_f64().ok_or_else(|| mistake("rate: expected frames per second, a number"))?)
+            let rate = rate.as_f64().ok_or_else(|| mistake("rate: expected frames per second, a number"))?;
+            Some(Some(check_rate(rate)?))
         }
     };
     let fields = match object.remove("fields") {
-        None | Some(Value::Null) => Vec::new(),
-        Some(list) => strings(list, "fields")?,
+        None => None,
+        Some(Value::Null) => Some(Fields::ALL),
+        Some(list) => Some(fields_named(&strings(list, "fields")?)?),
     };
-    let depth = match object.remove("depth") {
-        None | Some(Value::Null) => None,
-        Some(depth) => Some(depth.as_u64().unwrap_or(0)),
-    };
-    let decimals = string(object, "decimals")?;
-    let mode = mode(string(object, "mode")?.as_deref())?;
-    let snapshot = boolean(object, "snapshot")?.unwrap_or(true);
-    if mode == Mode::Snapshot && !snapshot {
-        return Err(mistake("snapshot: expected true, or another mode than snapshot"));
-    }
-    Ok(Subscribe {
-        sub: sub_name(string(object, "sub")?)?,
-        topics,
-        mode,
-        rate: check_rate(rate)?,
-        fields: fields_named(&fields)?,
-        delta: boolean(object, "delta")?.unwrap_or(true),
-        snapshot,
-        depth: check_depth(depth)?,
-        strings: decimals_are_strings(decimals.as_deref())?,
-        resumes: resumes(object.remove("since").as_ref())?,
+    let given = |value: Option<Value>| value.filter(|value| !value.is_null());
+    let depth = given(object.remove("depth")).map(|depth| check_depth(depth.as_u64().unwrap_or(0)));
+    let digest = given(object.remove("digest")).map(|every| {
+        let every = every.as_u64().and_then(|every| u32::try_from(every).ok());
+        every.ok_or_else(|| mistake("digest: expected a whole number of frames, 0 for none"))
+    });
+    let mode = string(object, "mode")?.map(|name| mode(&name));
+    let strings = string(object, "decimals")?.map(|name| decimals_are_strings(&name));
+    Ok(Options {
+        mode: mode.transpose()?,
+        rate,
+        fields,
+        delta: boolean(object, "delta")?,
+        depth: depth.transpose()?,
+        strings: strings.transpose()?,
+        digest: digest.transpose()?,
     })
 }
-
-const QUERY_KEYS: [&str; 10] =
-    ["symbols", "topics", "rate", "fields", "mode", "delta", "snapshot", "depth", "decimals", "sub"];
 
 /// Reads the subscription in a URL's query, if there is one; the keys are those of `subscribe`.
 pub fn from_query(query: &str, limits: &Limits) -> Result<Option<Subscribe>, Mistake> {
@@ -221,13 +276,13 @@ pub fn from_query(query: &str, limits: &Limits) -> Result<Option<Subscribe>, Mis
             "symbols" | "topics" => Value::Array(list(&value)),
             "fields" => Value::Array(list(&value)),
             "rate" => number(&value),
-            "depth" => value.parse::<u64>().map_or_else(|_| Value::from(value), Value::from),
+            "depth" | "digest" => value.parse::<u64>().map_or_else(|_| Value::from(value), Value::from),
             "delta" | "snapshot" => match value.as_str() {
                 "true" | "1" => Value::Bool(true),
                 "false" | "0" => Value::Bool(false),
                 _ => Value::from(value),
             },
-            "mode" | "decimals" | "sub" => Value::from(value),
+            "mode" | "decimals" | "sub" | "since" => Value::from(value),
             other => return Err(unknown_key(other, &QUERY_KEYS)),
         };
         // Nobody could tell which of two was meant.
@@ -284,25 +339,21 @@ fn check_topics(topics: &[String], limits: &Limits) -> Result<(), Mistake> {
     Ok(())
 }
 
-fn check_rate(rate: Option<f64>) -> Result<Option<f64>, Mistake> {
-    match rate {
-        Some(rate) if !(rate >= Rate::MIN.per_second() && rate.is_finite()) => {
-            Err(mistake(format!("rate: expected frames per second, at least {}", Rate::MIN.per_second())))
-        }
-        rate => Ok(rate),
+fn check_rate(rate: f64) -> Result<f64, Mistake> {
+    if rate >= Rate::MIN.per_second() && rate.is_finite() {
+        return Ok(rate);
     }
+    Err(mistake(format!("rate: expected frames per second, at least {}", Rate::MIN.per_second())))
 }
 
-fn check_depth(depth: Option<u64>) -> Result<u16, Mistake> {
-    match depth {
-        None => Ok(DEPTH_DEFAULT),
-        Some(depth) if (1..=u64::from(DEPTH_MAX)).contains(&depth) => Ok(depth as u16),
-        Some(_) => Err(mistake(format!("depth: expected a whole number from 1 to {DEPTH_MAX}"))),
+fn check_depth(depth: u64) -> Result<u16, Mistake> {
+    if (1..=u64::from(DEPTH_MAX)).contains(&depth) {
+        return Ok(depth as u16);
     }
+    Err(mistake(format!("depth: expected a whole number from 1 to {DEPTH_MAX}")))
 }
 
-fn mode(name: Option<&str>) -> Result<Mode, Mistake> {
-    let Some(name) = name else { return Ok(Mode::Conflate) };
+fn mode(name: &str) -> Result<Mode, Mistake> {
     let known = Mode::ALL.into_iter().find(|mode| mode.name() == name);
     known.ok_or_else(|| mistake(format!("mode: expected one of {}", Mode::ALL.map(Mode::name).join(", "))))
 }
@@ -315,20 +366,36 @@ fn fields_named(names: &[String]) -> Result<Fields, Mistake> {
         .map_err(|name| mistake(format!("fields: no field \"{}\"", echo(name))))
 }
 
-fn decimals_are_strings(decimals: Option<&str>) -> Result<bool, Mistake> {
+fn decimals_are_strings(decimals: &str) -> Result<bool, Mistake> {
     match decimals {
-        None | Some("number") => Ok(false),
-        Some("string") => Ok(true),
-        Some(_) => Err(mistake("decimals: expected \"number\" or \"string\"")),
+        "number" => Ok(false),
+        "string" => Ok(true),
+        _ => Err(mistake("decimals: expected \"number\" or \"string\"")),
     }
 }
 
-fn resumes(since: Option<&Value>) -> Result<bool, Mistake> {
-    match since {
-        None | Some(Value::Null) => Ok(false),
-        Some(Value::Object(_)) => Ok(true),
-        Some(_) => Err(mistake("since: expected an object with epoch and rev")),
-    }
+/// A cursor: an object, or in a URL its parts with colons between them.
+fn since(value: Option<Value>) -> Result<Option<Since>, Mistake> {
+    let expected =
+        || mistake("since: expected {\"epoch\":..,\"rev\":..,\"wish\":..}, in a URL epoch:rev:wish");
+    let (epoch, rev, wish) = match value {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(text)) => {
+            let mut parts = text.splitn(3, ':').map(str::to_owned);
+            (parts.next(), parts.next().and_then(|rev| rev.parse().ok()), parts.next())
+        }
+        Some(Value::Object(mut since)) => {
+            let rev = since.remove("rev").and_then(|rev| rev.as_u64());
+            let (epoch, wish) = (string(&mut since, "epoch")?, string(&mut since, "wish")?);
+            if let Some(key) = since.keys().next() {
+                return Err(unknown_key(key, &["epoch", "rev", "wish"]));
+            }
+            (epoch, rev, wish)
+        }
+        Some(_) => return Err(expected()),
+    };
+    let (Some(epoch), Some(rev)) = (epoch, rev) else { return Err(expected()) };
+    Ok(Some(Since { epoch, rev, wish }))
 }
 
 fn sub_name(sub: Option<String>) -> Result<Option<String>, Mistake> {
@@ -384,11 +451,14 @@ mod tests {
         for (text, expected) in [
             ("nonsense", "bad_request: not JSON: expected ident at line 1 column 2"),
             ("[]", "bad_request: expected a JSON object"),
-            ("{}", "bad_request: action: missing, expected one of subscribe, unsubscribe, list, ping"),
+            (
+                "{}",
+                "bad_request: action: missing, expected one of subscribe, update, unsubscribe, list, ping",
+            ),
             (r#"{"action":7}"#, "bad_request: action: expected a string"),
             (
                 r#"{"action":"sbuscribe"}"#,
-                "unknown_action: unknown action \"sbuscribe\", expected one of subscribe, unsubscribe, list, ping",
+                "unknown_action: unknown action \"sbuscribe\", expected one of subscribe, update, unsubscribe, list, ping",
             ),
             (r#"{"action":"subscribe"}"#, "bad_request: topics: missing, expected a list of strings"),
             (r#"{"action":"subscribe","topics":"VCB"}"#, "bad_request: topics: expected a list of strings"),
@@ -417,6 +487,20 @@ mod tests {
                 r#"{"action":"subscribe","topics":["A"],"id":{}}"#,
                 "bad_request: id: expected a number, or a string of at most 64 characters",
             ),
+            (r#"{"action":"update","rate":5}"#, "bad_request: sub: missing, expected a string"),
+            (
+                r#"{"action":"update","sub":"1","topics":["A"],"add":["B"]}"#,
+                "bad_request: topics: give either topics, which sets the list, or add and remove",
+            ),
+            (r#"{"action":"update","sub":"1","snapshot":true}"#, "bad_request: unknown key \"snapshot\""),
+            (
+                r#"{"action":"subscribe","topics":["A"],"since":{"epoch":"x"}}"#,
+                r#"bad_request: since: expected {"epoch":..,"rev":..,"wish":..}, in a URL epoch:rev:wish"#,
+            ),
+            (
+                r#"{"action":"subscribe","topics":["A"],"digest":-1}"#,
+                "bad_request: digest: expected a whole number of frames, 0 for none",
+            ),
             (r#"{"action":"unsubscribe"}"#, "bad_request: sub: missing, expected a string"),
         ] {
             assert_eq!(wrong(text), expected);
@@ -438,7 +522,7 @@ mod tests {
         let query = from_query("symbols=VCB,%40VN30&rate=5&fields=last,bid", &Limits::default());
         let subscribe = query.expect("valid").expect("a subscription");
         assert_eq!(subscribe.topics, ["VCB", "@VN30"]);
-        assert_eq!(subscribe.rate, Some(5.0));
+        assert_eq!(subscribe.options.rate, Some(Some(5.0)));
         assert_eq!(from_query("", &Limits::default()), Ok(None));
         assert!(from_query("symbols=A&rate=x", &Limits::default()).is_err());
         assert!(from_query("symbols=%4", &Limits::default()).is_err());

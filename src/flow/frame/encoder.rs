@@ -6,6 +6,7 @@
 use tickgate_feeds::market::{Channel, Symbol};
 
 use super::batch::{Batch, Head};
+use super::digest::digest;
 use super::row::{Rows, Shape, encode_bar, encode_book, encode_event, push_gap, push_refused, push_topic};
 use super::text::Text;
 use crate::base::clock::Now;
@@ -89,6 +90,7 @@ impl Encoder {
         position.target = self.replica.rev;
         let mut changed = std::mem::take(&mut self.changed);
         let mut seq = stream.seq;
+        let before = self.stats;
         self.positions.clear();
         batch.clear();
         batch.open();
@@ -104,7 +106,12 @@ impl Encoder {
             }
             seq += 1;
             let rev = if done { position.target } else { stream.told };
-            self.finish((stream.number, seq), batch, position.seq, rev, false, !done, now);
+            let digest = if done { self.digest(stream, seq) } else { None };
+            let (number, prev, ts_us) = (stream.number, position.seq, now.wall.us());
+            self.finish(
+                batch,
+                Head { stream: number, seq, prev, rev, ts_us, snapshot: false, more: !done, digest },
+            );
             position.seq = Some(seq);
             if done {
                 break;
@@ -113,10 +120,12 @@ impl Encoder {
             let next = walk.topics.get(position.cursor as usize);
             let topics = stream.selection.topics();
             let at = next.map_or(topics.len(), |next| topics.partition_point(|topic| topic < next));
-            self.positions.push(Debt { cursor: at as u32, ..position });
+            self.positions.push(Debt { cursor: at as u32, ..position.clone() });
         }
         self.changed = changed;
         (stream.rev, stream.seq) = (position.target, seq);
+        stream.rows += self.stats.rows - before.rows;
+        stream.gaps += self.stats.gaps - before.gaps;
         if batch.count() == 0 {
             return false;
         }
@@ -131,21 +140,37 @@ impl Encoder {
         batch.open();
         // A picture or a payment under way ends with a frame without `more`, be it empty.
         let owes_end = debt.fresh || debt.cursor > 0;
-        if debt.cursor == 0 {
-            debt.target = stream.rev;
+        let from_start = debt.cursor == 0;
+        if from_start {
+            // A client may come from elsewhere with more than this stream has sent so far.
+            debt.target = stream.rev.max(debt.held);
         }
         let before = debt.seq;
-        let done = self.fill(stream, &Walk::whole(stream), debt, stream.rev, batch);
+        let events_target = stream.rev.max(debt.events);
+        let done = self.fill(stream, &Walk::whole(stream), debt, events_target, batch);
         if batch.is_empty() && done && !owes_end && before == Some(stream.seq) {
-            (debt.held, debt.cursor) = (debt.target, 0);
-            return true;
+            (debt.held, debt.cursor, debt.joining, debt.news) = (debt.target, 0, false, None);
+            return debt.held == stream.rev && debt.events == stream.rev;
         }
         // Nobody on the stream has been told of more, and the next part of theirs must not name less.
         let rev = if done { debt.told.max(debt.target.min(stream.told)) } else { debt.told };
-        self.finish((stream.number, stream.seq), batch, before, rev, debt.fresh, !done, now);
+        // Only what was given at once, and as it stands here, can be told in one number.
+        let whole = done && from_start && debt.target == self.replica.rev;
+        let head = Head {
+            stream: stream.number,
+            seq: stream.seq,
+            prev: before,
+            rev,
+            ts_us: now.wall.us(),
+            snapshot: debt.fresh,
+            more: !done,
+            digest: if whole { self.digest(stream, stream.seq) } else { None },
+        };
+        self.finish(batch, head);
         (debt.seq, debt.told) = (Some(stream.seq), rev);
         if done {
-            (debt.held, debt.cursor, debt.fresh) = (debt.target, 0, false);
+            (debt.held, debt.cursor, debt.news) = (debt.target, 0, None);
+            (debt.fresh, debt.joining) = (false, false);
         }
         done && debt.held == stream.rev && debt.events == stream.rev
     }
@@ -192,7 +217,7 @@ impl Encoder {
             debt.cursor = 0; // the selection changed under a payment: begin again, repeats do no harm
         }
         self.rows.begin_frame();
-        let plain = stream.joined.is_empty() && stream.wish.delta;
+        let plain = stream.joined.is_empty() && stream.wish.delta && debt.news.is_none();
         if plain && !self.push_images(stream, &walk.topics[..walk.images_end], debt, batch) {
             return false;
         }
@@ -235,7 +260,8 @@ impl Encoder {
 
     fn push_rows(&mut self, stream: &Stream, topics: &[Topic], debt: &mut Debt, batch: &mut Batch) -> bool {
         while let Some(&topic) = topics.get(debt.cursor as usize) {
-            let there = stream.joined.is_empty() || stream.joined_at(topic) <= debt.held;
+            let there =
+                (stream.joined.is_empty() || stream.joined_at(topic) <= debt.held) && !debt.lacks(topic);
             let held = if there { debt.held } else { 0 };
             if self.replica.topic_rev(topic.channel, topic.symbol, stream.wish.depth) > held {
                 if batch.is_full(self.row_bytes(stream, topic)) {
@@ -308,7 +334,7 @@ impl Encoder {
 
     /// Appends the events after `debt.events` in their order, each topic's losses before them.
     fn push_events(&mut self, stream: &Stream, debt: &mut Debt, target: Rev, batch: &mut Batch) -> bool {
-        let (due, all) = self.due_events(stream, debt.events, target);
+        let (due, all) = self.due_events(stream, debt, target);
         let mut rows = 0;
         for event in due {
             if batch.is_full(0) {
@@ -339,28 +365,32 @@ impl Encoder {
 
     /// The events after `since`, oldest first, and whether these are all. Who is far behind gets them in portions, so that
     /// no payment walks the whole log for one frame.
-    fn due_events(&self, stream: &Stream, since: Rev, target: Rev) -> (Vec<Event>, bool) {
+    fn due_events(&self, stream: &Stream, debt: &Debt, target: Rev) -> (Vec<Event>, bool) {
         let log = &self.replica.log;
         let mut due: Vec<Event> = Vec::new();
+        let since = |topic: Topic| {
+            let asked = debt.news.as_ref().filter(|_| debt.lacks(topic)).map_or(0, |news| news.events_from);
+            debt.events.max(stream.joined_at(topic)).max(asked)
+        };
         for &topic in stream.events() {
             let known = log.topic(topic.channel, topic.symbol);
-            if known.gone_rev > since.max(stream.joined_at(topic)) && known.gone_rev <= target {
+            if known.gone_rev > since(topic) && known.gone_rev <= target {
                 due.push(known.gone(topic.channel, topic.symbol));
             }
         }
         let wanted = |event: &&Event| {
             let topic = Topic { channel: event.channel(), symbol: event.symbol };
-            stream.events().binary_search(&topic).is_ok() && event.rev > stream.joined_at(topic)
+            stream.events().binary_search(&topic).is_ok() && event.rev > since(topic)
         };
         let mut all = true;
-        if log.count_since(since) > EVENTS_AT_ONCE {
+        if log.count_since(debt.events) > EVENTS_AT_ONCE {
             let before = due.len();
-            let behind = log.since(since).take_while(|event| event.rev <= target);
+            let behind = log.since(debt.events).take_while(|event| event.rev <= target);
             due.extend(behind.filter(wanted).take(EVENTS_AT_ONCE));
             all = due.len() - before < EVENTS_AT_ONCE;
         } else {
             for &topic in stream.events() {
-                let events = log.topic_since(topic.channel, topic.symbol, since.max(stream.joined_at(topic)));
+                let events = log.topic_since(topic.channel, topic.symbol, since(topic));
                 due.extend(events.filter(|event| event.rev <= target));
             }
         }
@@ -368,18 +398,15 @@ impl Encoder {
         (due, all)
     }
 
-    fn finish(
-        &mut self,
-        (stream, seq): (u32, u64),
-        batch: &mut Batch,
-        prev: Option<u64>,
-        rev: Rev,
-        snapshot: bool,
-        more: bool,
-        now: Now,
-    ) {
+    fn finish(&mut self, batch: &mut Batch, head: Head) {
         self.stats.frames += 1;
-        batch.finish(Head { stream, seq, prev, rev, ts_us: now.wall.us(), snapshot, more });
+        batch.finish(head);
+    }
+
+    /// The digest that a frame of this number has: of everything, as it stands here.
+    fn digest(&self, stream: &Stream, seq: u64) -> Option<u32> {
+        let due = stream.wish.digest > 0 && seq.is_multiple_of(u64::from(stream.wish.digest));
+        due.then(|| digest(&self.replica, &stream.wish, stream.selection.topics()))
     }
 
     /// How long the topic's row may be, for rows that can be long.
@@ -400,12 +427,25 @@ impl Encoder {
         })
     }
 
-    /// `"q"` of the answer to a subscription: the number each event topic stands at.
-    pub fn event_numbers(&self, stream: &Stream) -> std::collections::BTreeMap<String, u64> {
+    /// The topic's name as clients write it.
+    pub fn topic_name(&self, topic: Topic) -> String {
+        let mut name = Text::default();
+        push_topic(&mut name, topic.channel, self.replica.name(topic.symbol));
+        String::from_utf8_lossy(name.as_bytes()).into_owned()
+    }
+
+    /// `"q"` of the answer to a subscription: the number each event topic stands at for a client with this debt.
+    pub fn event_numbers(
+        &self,
+        stream: &Stream,
+        debt: Option<&Debt>,
+    ) -> std::collections::BTreeMap<String, u64> {
         let of = |topic: &Topic| -> (String, u64) {
-            let mut name = Text::default();
-            push_topic(&mut name, topic.channel, self.replica.name(topic.symbol));
-            (String::from_utf8_lossy(name.as_bytes()).into_owned(), self.q_at(*topic, stream.rev))
+            let since = debt.map_or(stream.rev, |debt| {
+                let asked = debt.news.as_ref().filter(|_| debt.lacks(*topic));
+                asked.map_or(debt.events, |news| news.events_from)
+            });
+            (self.topic_name(*topic), self.q_at(*topic, since))
         };
         stream.events().iter().map(of).collect()
     }

@@ -2,14 +2,16 @@
 //!
 //! Bounds kept here: streams per session, topics per session.
 
+use std::sync::Arc;
+
 use super::Shard;
 use super::session::Sub;
 use crate::base::reason::Reason;
-use crate::flow::dispatch::streams::{Place, Selection, SessionKey};
-use crate::flow::dispatch::topic::{Topic, TopicName};
+use crate::flow::dispatch::streams::{Debt, Place, Selection, SessionKey};
+use crate::flow::dispatch::topic::{Refusal, Topic, TopicName};
 use crate::flow::dispatch::wish::{Rate, Wish};
-use crate::flow::frame::answer::{Answer, Listed, Rejected};
-use crate::flow::frame::command::{Command, Mistake, Subscribe};
+use crate::flow::frame::answer::{Answer, Listed, Rejected, Subscription};
+use crate::flow::frame::command::{Command, Mistake, Subscribe, Update};
 use crate::flow::socket::wire::Io;
 use serde_json::value::RawValue;
 
@@ -26,6 +28,7 @@ impl<I: Io> Shard<I> {
             let id = request.id.as_deref();
             match request.command {
                 Ok(Command::Subscribe(subscribe)) => self.subscribe(key, id, &subscribe),
+                Ok(Command::Update(update)) => self.update(key, id, &update),
                 Ok(Command::Unsubscribe { sub }) => self.unsubscribe(key, id, &sub),
                 Ok(Command::List) => self.list(key, id),
                 Ok(Command::Ping) => {
@@ -42,35 +45,93 @@ impl<I: Io> Shard<I> {
             Ok(name) => name,
             Err(code) => return self.refuse(key, id, &Mistake::of(code), Vec::new()),
         };
-        let subs = self.sessions[key as usize].subs.iter();
-        let held: usize = subs.map(|sub| self.streams.get(sub.place.stream).selection.topics().len()).sum();
-        let room = self.identity.limits.topics_per_session_max.saturating_sub(held);
-        let (names, selection, rejected) = self.resolve(&asked.topics, room);
-        for (code, _) in &rejected {
-            self.stats.refusals[*code as usize] += 1;
+        let found = self.resolve(&asked.topics, self.room(key));
+        if found.names.is_empty() {
+            return self.refuse_all(key, id, found.rejected);
         }
-        let first_code = rejected.first().map(|(code, _)| *code);
-        let rejected: Vec<Rejected> = rejected.into_iter().map(|(_, rejected)| rejected).collect();
-        if let (true, Some(code)) = (names.is_empty(), first_code) {
-            let mistake = Mistake::new(code, format!("topics: none could be taken, {}", code.text()));
-            return self.refuse(key, id, &mistake, rejected);
+        let wish = Wish { topics: found.names, ..Wish::default() };
+        let (wish, capped) = wish.with(&asked.options, self.identity.limits.rate_max);
+        let resumed = asked.since.as_ref().map(|since| self.resume(since, &wish, &found.selection));
+        let (recovered, debt) = match resumed {
+            None => (None, None),
+            Some(Ok(None)) => (Some("reset"), None),
+            Some(Ok(Some((verdict, debt)))) => (Some(verdict), Some(debt)),
+            Some(Err(mistake)) => return self.refuse(key, id, &mistake, Vec::new()),
+        };
+        let place = self.join(key, wish, found.selection, None);
+        match debt {
+            Some(debt) => self.owe_instead(key, place, debt),
+            None if asked.snapshot => self.queue_debt(key, place),
+            None => self.streams.get_mut(place.stream).members[place.member as usize].debt = None,
         }
-        let (rate, capped_by) = self.effective_rate(asked.rate);
-        let &Subscribe { mode, fields, delta, depth, strings, .. } = asked;
-        let wish = Wish { topics: names, mode, rate, fields, delta, depth, strings };
-        let mut subs = self.sessions[key as usize].subs.iter();
-        let twice = subs.any(|sub| *self.streams.get(sub.place.stream).wish == wish);
-        let (rev, now_ns) = (self.encoder.replica.rev, self.now.mono_ns);
-        let place = self.streams.join(wish, selection, key, !twice, rev, now_ns);
-        if asked.snapshot {
-            self.queue_debt(key, place);
-        } else {
-            self.streams.get_mut(place.stream).members[place.member as usize].debt = None;
-        }
-        let recovered = asked.resumes.then_some("reset");
-        let frame = self.subscribed(id, &name, place, capped_by, rejected, recovered);
+        let subscription = self.subscription(id, &name, place, capped, found.rejected, recovered);
+        let frame = Answer::Subscribed(subscription).frame();
         self.sessions[key as usize].subs.push(Sub { name: name.into(), place });
         self.answer(key, frame);
+    }
+
+    /// Moves a subscription to another stream. What the client holds it keeps: only what is new comes whole.
+    fn update(&mut self, key: SessionKey, id: Option<&RawValue>, asked: &Update) {
+        let Some(at) = self.find_sub(key, &asked.sub) else {
+            return self.refuse(key, id, &Mistake::of(Reason::UnknownSub), Vec::new());
+        };
+        let old = self.sessions[key as usize].subs[at].place;
+        let stream = self.streams.get(old.stream);
+        let had = Arc::clone(&stream.wish);
+        let (topics, unknown) = topics_after(asked, &had.topics);
+        let room = self.room(key) + stream.selection.topics().len();
+        let mut found = self.resolve(&topics, room);
+        self.stats.refusals[Reason::UnknownTopic as usize] += unknown.len() as u64;
+        found.rejected.extend(unknown);
+        if found.names.is_empty() {
+            return self.refuse_all(key, id, found.rejected);
+        }
+        let wish = Wish { topics: found.names, ..(*had).clone() };
+        let (wish, capped) = wish.with(&asked.options, self.identity.limits.rate_max);
+        let (mut place, mut removed) = (old, Vec::new());
+        if wish != *had {
+            let gone = self.streams.get(old.stream).selection.topics().iter();
+            let gone = gone.filter(|topic| found.selection.topics().binary_search(topic).is_err());
+            removed = gone.map(|topic| self.encoder.topic_name(*topic)).collect();
+            let debt = self.debt_after(old, &wish, &found.selection);
+            place = self.join(key, wish, found.selection, Some(at));
+            self.leave_place(old);
+            self.sessions[key as usize].subs[at].place = place;
+            self.owe_instead(key, place, debt);
+        }
+        let subscription = self.subscription(id, &asked.sub, place, capped, found.rejected, None);
+        self.answer(key, Answer::Updated(Subscription { removed, ..subscription }).frame());
+    }
+
+    /// How many more topics the session may have.
+    fn room(&self, key: SessionKey) -> usize {
+        let subs = self.sessions[key as usize].subs.iter();
+        let held: usize = subs.map(|sub| self.streams.get(sub.place.stream).selection.topics().len()).sum();
+        self.identity.limits.topics_per_session_max.saturating_sub(held)
+    }
+
+    fn find_sub(&self, key: SessionKey, name: &str) -> Option<usize> {
+        self.sessions[key as usize].subs.iter().position(|sub| *sub.name == *name)
+    }
+
+    /// Puts the session on a stream of this wish: on one of its own if another subscription than `besides` is on one.
+    fn join(&mut self, key: SessionKey, wish: Wish, selection: Selection, besides: Option<usize>) -> Place {
+        let mut subs = self.sessions[key as usize].subs.iter().enumerate();
+        let twice =
+            subs.any(|(at, sub)| Some(at) != besides && *self.streams.get(sub.place.stream).wish == wish);
+        self.streams.join(wish, selection, key, !twice, self.encoder.replica.rev, self.now.mono_ns)
+    }
+
+    /// A client that joined holds something already: it is owed the rest, and no whole picture.
+    fn owe_instead(&mut self, key: SessionKey, place: Place, debt: Debt) {
+        let stream = self.streams.get_mut(place.stream);
+        // Its first frame goes on from the number in the answer, unless its first picture is still to come.
+        let seq = if debt.fresh { None } else { Some(stream.seq) };
+        stream.members[place.member as usize].debt =
+            Some(Box::new(Debt { seq, joining: !debt.fresh, ..debt }));
+        // The stream may be behind what the client holds: it looks at what there is before the client is paid.
+        self.streams.mark_stream(place.stream);
+        self.queue_debt(key, place);
     }
 
     /// The name of a new subscription: the client's own, or the next number.
@@ -93,90 +154,93 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// The answer with the effective options.
-    fn subscribed(
+    /// The answer's part about the effective options.
+    fn subscription<'a>(
         &self,
-        id: Option<&RawValue>,
-        sub: &str,
+        id: Option<&'a RawValue>,
+        sub: &'a str,
         place: Place,
-        capped_by: Option<&'static str>,
+        capped: bool,
         rejected: Vec<Rejected>,
         recovered: Option<&'static str>,
-    ) -> Vec<u8> {
+    ) -> Subscription<'a> {
         let stream = self.streams.get(place.stream);
         let wish = &stream.wish;
-        let answer = Answer::Subscribed {
+        let debt = stream.members[place.member as usize].debt.as_deref();
+        Subscription {
             id,
             sub,
             stream: stream.number,
             seq: stream.seq,
             rev: stream.rev,
+            wish: wish.name(),
             mode: wish.mode.name(),
             rate: wish.rate.map(Rate::per_second),
-            capped_by,
+            capped_by: capped.then_some("limit"),
             fields: wish.fields.names(),
             delta: wish.delta,
             depth: wish.depth,
             decimals: if wish.strings { "string" } else { "number" },
+            digest: wish.digest,
             topics: stream.selection.topics().len(),
-            q: self.encoder.event_numbers(stream),
+            q: self.encoder.event_numbers(stream, debt),
             rejected,
+            removed: Vec::new(),
             recovered,
-        };
-        answer.frame()
+        }
     }
 
     /// What topic names mean today, and which could not be taken.
-    fn resolve(&self, texts: &[String], room: usize) -> (Vec<TopicName>, Selection, Vec<(Reason, Rejected)>) {
-        let (mut names, mut selection, mut rejected) = (Vec::new(), Vec::new(), Vec::new());
+    fn resolve(&mut self, texts: &[String], room: usize) -> Found {
+        let mut found = Found::default();
+        let mut topics = Vec::new();
         let mut texts: Vec<&String> = texts.iter().collect();
         texts.sort_unstable();
         texts.dedup();
         for text in texts {
-            let name = match TopicName::parse(text) {
-                Ok(name) => name,
-                Err(refusal) => {
-                    rejected.push((refusal.code, Rejected::new(text, refusal.code, refusal.message)));
-                    continue;
-                }
-            };
             // A symbol listed since the pull a moment ago is not known here yet, and not to the client either.
-            let known =
-                |topics: Vec<Topic>| topics.into_iter().filter(|topic| self.encoder.knows(topic.symbol));
-            let at_most = room - selection.len() + 1;
-            match name.resolve(self.ingest.symbols(), at_most).map(|topics| known(topics).collect::<Vec<_>>())
-            {
-                Ok(topics) if selection.len() + topics.len() > room => {
-                    let message = format!("expected at most {} more topics", room - selection.len());
-                    rejected.push((Reason::TopicLimit, Rejected::new(text, Reason::TopicLimit, message)));
+            let known = |topic: &Topic| self.encoder.knows(topic.symbol);
+            let at_most = room - topics.len() + 1;
+            let means = TopicName::parse(text).and_then(|name| {
+                let means = name.resolve(self.ingest.symbols(), at_most)?;
+                let means: Vec<Topic> = means.into_iter().filter(known).collect();
+                let room = room - topics.len();
+                if means.len() > room {
+                    let message = format!("expected at most {room} more topics");
+                    return Err(Refusal { code: Reason::TopicLimit, message });
                 }
-                Ok(topics) => {
-                    selection.extend(topics);
-                    names.push(name);
+                Ok((name, means))
+            });
+            match means {
+                Ok((name, means)) => {
+                    topics.extend(means);
+                    found.names.push(name);
                 }
-                Err(refusal) => {
-                    rejected.push((refusal.code, Rejected::new(text, refusal.code, refusal.message)));
+                Err(Refusal { code, message }) => {
+                    self.stats.refusals[code as usize] += 1;
+                    found.rejected.push(Rejected::new(text, code, message));
                 }
             }
         }
-        names.sort_unstable();
-        names.dedup();
-        (names, Selection::new(selection), rejected)
+        found.names.sort_unstable();
+        found.names.dedup();
+        found.selection = Selection::new(topics);
+        found
     }
 
-    fn effective_rate(&self, asked: Option<f64>) -> (Option<Rate>, Option<&'static str>) {
-        match (asked, self.identity.limits.rate_max) {
-            (Some(asked), Some(max)) if asked > max => (Some(Rate::at_most(max)), Some("limit")),
-            (None, Some(max)) => (Some(Rate::at_most(max)), Some("limit")),
-            (asked, _) => (asked.map(Rate::at_most), None),
-        }
+    /// None of the topics could be taken.
+    fn refuse_all(&mut self, key: SessionKey, id: Option<&RawValue>, rejected: Vec<Rejected>) {
+        let code = rejected.first().map_or(Reason::BadRequest, |first| first.reason);
+        let mistake = match rejected.first() {
+            Some(_) => Mistake::new(code, format!("topics: none could be taken, {}", code.text())),
+            None => Mistake::new(code, "topics: none would be left, expected at least one"),
+        };
+        self.refuse(key, id, &mistake, rejected);
     }
 
     fn unsubscribe(&mut self, key: SessionKey, id: Option<&RawValue>, name: &str) {
-        let found = self.sessions[key as usize].subs.iter().position(|sub| *sub.name == *name);
-        let Some(at) = found else {
-            let mistake = Mistake::of(Reason::UnknownSub);
-            return self.refuse(key, id, &mistake, Vec::new());
+        let Some(at) = self.find_sub(key, name) else {
+            return self.refuse(key, id, &Mistake::of(Reason::UnknownSub), Vec::new());
         };
         let stream = self.streams.get(self.sessions[key as usize].subs[at].place.stream).number;
         self.leave(key, at);
@@ -184,18 +248,22 @@ impl<I: Io> Shard<I> {
     }
 
     fn list(&mut self, key: SessionKey, id: Option<&RawValue>) {
-        let subs = self.sessions[key as usize].subs.iter().map(|sub| {
+        let subs: Vec<_> = self.sessions[key as usize].subs.iter().collect();
+        let listed = subs.into_iter().map(|sub| {
             let stream = self.streams.get(sub.place.stream);
-            let debt = &stream.members[sub.place.member as usize].debt;
+            let member = &stream.members[sub.place.member as usize];
+            let held = member.debt.as_ref().map_or(stream.rev, |debt| debt.held);
             Listed {
-                sub: &sub.name,
-                stream: stream.number,
-                seq: debt.as_ref().map_or(Some(stream.seq), |debt| debt.seq),
-                topics: stream.selection.topics().len(),
-                rate: stream.wish.rate.map(Rate::per_second),
+                subscription: self.subscription(None, &sub.name, sub.place, false, Vec::new(), None),
+                held_seq: member.debt.as_ref().map_or(Some(stream.seq), |debt| debt.seq),
+                held_rev: held,
+                lag_revs: self.encoder.replica.rev - held.min(self.encoder.replica.rev),
+                merged: member.merged,
+                rows: stream.rows,
+                gaps: stream.gaps,
             }
         });
-        let frame = Answer::List { id, subs: subs.collect() }.frame();
+        let frame = Answer::List { id, subs: listed.collect() }.frame();
         self.answer(key, frame);
     }
 
@@ -214,13 +282,45 @@ impl<I: Io> Shard<I> {
     /// Takes a session's subscription off its stream.
     pub(super) fn leave(&mut self, key: SessionKey, at: usize) {
         let sub = self.sessions[key as usize].subs.remove(at);
-        let Some(moved) = self.streams.leave(sub.place) else { return };
+        self.leave_place(sub.place);
+    }
+
+    fn leave_place(&mut self, place: Place) {
+        let Some(moved) = self.streams.leave(place) else { return };
         // Another client's membership moved into the place that became free.
         if let Some(session) = self.sessions.get_mut(moved as usize) {
-            let moved = session.subs.iter_mut().find(|other| other.place.stream == sub.place.stream);
+            let moved = session.subs.iter_mut().find(|other| other.place.stream == place.stream);
             if let Some(moved) = moved {
-                moved.place = sub.place;
+                moved.place = place;
             }
         }
     }
+}
+
+/// What topic names mean.
+#[derive(Default)]
+struct Found {
+    names: Vec<TopicName>,
+    selection: Selection,
+    rejected: Vec<Rejected>,
+}
+
+/// The topic names of a subscription after an update, and those that it should lose but never had.
+fn topics_after(asked: &Update, had: &[TopicName]) -> (Vec<String>, Vec<Rejected>) {
+    if let Some(topics) = &asked.topics {
+        return (topics.clone(), Vec::new());
+    }
+    let mut topics: Vec<String> = had.iter().map(TopicName::to_string).collect();
+    let mut unknown = Vec::new();
+    for name in &asked.remove {
+        match topics.iter().position(|topic| topic == name) {
+            Some(at) => drop(topics.remove(at)),
+            None => {
+                let message = "no topic of this subscription".to_owned();
+                unknown.push(Rejected::new(name, Reason::UnknownTopic, message));
+            }
+        }
+    }
+    topics.extend_from_slice(&asked.add);
+    (topics, unknown)
 }

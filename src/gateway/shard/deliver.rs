@@ -113,7 +113,7 @@ impl<I: Io> Shard<I> {
         }
         let idle = session.outbox.is_idle();
         let level = (debt.held, debt.events, debt.seq) == (before.held, before.events, before.seq);
-        let can = level && debt.cursor == 0 && !debt.fresh && idle;
+        let can = level && debt.cursor == 0 && !debt.fresh && debt.news.is_none() && idle;
         // Who cannot take anything now comes back when its socket has room.
         if !can && idle {
             debt.queued = true;
@@ -131,7 +131,7 @@ impl<I: Io> Shard<I> {
                 given.add(frame);
                 member.debt = None;
             }
-            Ok(Offered::Refused) => self.owe(member, before),
+            Ok(Offered::Refused) => self.owe(member, before.clone()),
             Err(_) => self.doomed.push((member.session, Reason::Disconnected)),
         }
     }
@@ -139,7 +139,7 @@ impl<I: Io> Shard<I> {
     /// [`Shard::give`] of several frames: one may wait for a client, the others it is owed.
     #[cold]
     fn give_parts(&mut self, member: &mut Member, before: &Debt, batch: &Batch, given: &mut Given) {
-        let mut held = *before;
+        let mut held = before;
         for at in 0..batch.count() {
             let Some(session) = self.sessions.get_mut(member.session as usize) else { return };
             let (frame, rest) = (batch.frame(at), &mut self.rests[at]);
@@ -147,12 +147,12 @@ impl<I: Io> Shard<I> {
                 Ok(offered @ (Offered::Taken | Offered::Kept)) => {
                     given.add(frame);
                     let Some(after) = self.encoder.positions.get(at) else { break };
-                    held = *after;
+                    held = after;
                     if offered == Offered::Kept {
-                        return self.owe(member, &held);
+                        return self.owe(member, held.clone());
                     }
                 }
-                Ok(Offered::Refused) => return self.owe(member, &held),
+                Ok(Offered::Refused) => return self.owe(member, held.clone()),
                 Err(_) => return self.doomed.push((member.session, Reason::Disconnected)),
             }
         }
@@ -161,8 +161,8 @@ impl<I: Io> Shard<I> {
 
     /// Notes what a client holds that could not take everything.
     #[cold]
-    fn owe(&mut self, member: &mut Member, held: &Debt) {
-        member.debt = Some(Box::new(*held));
+    fn owe(&mut self, member: &mut Member, held: Debt) {
+        member.debt = Some(Box::new(held));
         self.stats.fell_behind += 1;
     }
 
@@ -211,7 +211,9 @@ impl<I: Io> Shard<I> {
             let stream = self.streams.get(place.stream);
             let debt = &stream.members[place.member as usize].debt;
             // With a rate, what it missed comes at its next slot; a payment under way goes on at once.
-            if debt.as_ref().is_some_and(|debt| debt.fresh || debt.cursor > 0 || stream.wish.rate.is_none()) {
+            if debt.as_ref().is_some_and(|debt| {
+                debt.fresh || debt.joining || debt.cursor > 0 || stream.wish.rate.is_none()
+            }) {
                 self.queue_debt(key, place);
             }
         }
@@ -228,8 +230,8 @@ impl<I: Io> Shard<I> {
         if !session.outbox.is_idle() || session.ending.is_some() {
             return; // it comes back when its socket has taken what waits
         }
-        let debt = *debt;
-        let mut paid = debt;
+        let mut paid = debt.clone();
+        let (was_first, seq_before) = (paid.fresh || paid.joining, paid.seq);
         self.encoder.arrivals_ns.clear();
         let level = self.encoder.encode_private(stream, &mut paid, &mut self.private, self.now);
         let frame = self.private.frame(0);
@@ -261,10 +263,12 @@ impl<I: Io> Shard<I> {
             return;
         }
         // In a slot that the stream has not used yet, the catch-up was this client's frame.
-        let served_until_ns = if stream.is_open() && !debt.fresh { slot_end_ns } else { None };
+        let served_until_ns = if stream.is_open() && !was_first { slot_end_ns } else { None };
         paid.served_until_ns = served_until_ns.unwrap_or_default();
         let level = level && served_until_ns.is_none();
         let member = &mut stream.members[place.member as usize];
+        let merged = seq_before.zip(paid.seq).map_or(0, |(before, seq)| seq.saturating_sub(before + 1));
+        member.merged = member.merged.saturating_add(merged as u32);
         member.debt = (!level).then(|| Box::new(paid));
         if !(level || whole && stream.wish.rate.is_some()) && session.outbox.is_idle() {
             self.queue_debt(key, place);

@@ -1,0 +1,74 @@
+//! What a client holds that comes back with a cursor, or that changes a subscription: it is owed the rest and no more.
+
+use std::sync::Arc;
+
+use super::Shard;
+use crate::base::reason::Reason;
+use crate::flow::conflation::Rev;
+use crate::flow::dispatch::streams::{Debt, News, Place, Selection};
+use crate::flow::dispatch::topic::{Target, Topic};
+use crate::flow::dispatch::wish::Wish;
+use crate::flow::frame::command::{Mistake, Since};
+use crate::flow::socket::wire::Io;
+
+/// When a cursor that is ahead of this node is worth another try, in milliseconds.
+const NODE_BEHIND_MS: u64 = 500;
+
+impl<I: Io> Shard<I> {
+    /// What a client with this cursor is owed, and the verdict: `exact` when it gets every change one by one,
+    /// `conflated` when values are right but changes between were merged. `None` when it must begin anew.
+    pub(super) fn resume(
+        &self,
+        since: &Since,
+        wish: &Wish,
+        selection: &Selection,
+    ) -> Result<Option<(&'static str, Debt)>, Mistake> {
+        let replica = &self.encoder.replica;
+        let same = since.wish.as_ref().is_none_or(|name| *name == wish.name());
+        if since.epoch != self.identity.epoch || !same {
+            return Ok(None);
+        }
+        if since.rev > replica.rev {
+            let mistake = Mistake::of(Reason::NodeBehind);
+            return Err(Mistake { retry_after_ms: Some(NODE_BEHIND_MS), ..mistake });
+        }
+        // Which members a group had when the client left is not remembered: after a change of groups all come whole.
+        let regrouped = replica.grouped_rev > since.rev
+            && wish.topics.iter().any(|name| matches!(name.target, Target::Group(_)));
+        let is_new = |topic: &Topic| regrouped || replica.listed_rev(topic.symbol) > since.rev;
+        let topics = selection.topics().iter().copied().filter(is_new).collect();
+        let exact = selection.topics().iter().all(|topic| self.is_exact(*topic, wish, since.rev));
+        let debt = Debt { news: news(topics, since.rev), ..Debt::holding(since.rev, 0) };
+        Ok(Some((if exact { "exact" } else { "conflated" }, debt)))
+    }
+
+    /// Whether a client that held this topic at `rev` misses none of its changes when it gets the rest.
+    fn is_exact(&self, topic: Topic, wish: &Wish, rev: Rev) -> bool {
+        let replica = &self.encoder.replica;
+        if wish.is_event(topic.channel) && topic.channel.bar_ns().is_none() {
+            return replica.log.topic(topic.channel, topic.symbol).gone_rev <= rev;
+        }
+        // Nobody may have wanted bars meanwhile, and then none were made.
+        topic.channel.bar_ns().is_none() && replica.topic_rev(topic.channel, topic.symbol, wish.depth) <= rev
+    }
+
+    /// What a member of a stream is owed on another one.
+    pub(super) fn debt_after(&self, place: Place, wish: &Wish, selection: &Selection) -> Debt {
+        let old = self.streams.get(place.stream);
+        let on = || Debt { told: old.told, ..Debt::holding(old.rev, old.seq) };
+        let had = old.members[place.member as usize].debt.as_deref().cloned().unwrap_or_else(on);
+        let is_new = |topic: &Topic| {
+            old.selection.topics().binary_search(topic).is_err()
+                || had.lacks(*topic)
+                || old.joined_at(*topic) > had.held
+                || wish.needs_more_than(&old.wish, topic.channel)
+        };
+        let topics = selection.topics().iter().copied().filter(is_new).collect();
+        let news = news(topics, self.encoder.replica.rev);
+        Debt { cursor: 0, queued: false, served_until_ns: 0, news, ..had }
+    }
+}
+
+fn news(topics: Vec<Topic>, events_from: Rev) -> Option<Arc<News>> {
+    (!topics.is_empty()).then(|| Arc::new(News { topics, events_from }))
+}
