@@ -175,12 +175,12 @@ FEEDS = [
           (rate("tickgate_feed_skipped_total", "instance, feed"), "skipped {{feed}} {{instance}}"),
           (rate("tickgate_feed_clock_ahead_total", "instance, feed"), "clock ahead {{feed}} {{instance}}"), width=6),
     lines("Breaks and losses", "cps",
-          "Breaks a second in a venue's own numbering; updates merged because the ingest queue was full (detail is "
-          "lost, the newest value is not); trades lost before the hub, each announced to clients as a gap; far "
-          "levels that books gave up for lack of room.",
-          (rate("tickgate_feed_gaps_total", "instance, feed"), "gaps {{feed}} {{instance}}"),
-          (rate("tickgate_ingest_merged_total"), "merged {{instance}}"),
-          (rate("tickgate_trades_lost_total"), "trades lost {{instance}}"),
+          "Breaks a second in a venue's own numbering. Losses: ingest_merged, updates merged because the ingest queue was "
+          "full (detail is lost, the newest value is not); ingest_overflow, trades lost there, and upstream_gap, trades "
+          "that the source lacks, each announced to clients as a gap; log_overrun, gaps told to clients that came too late; "
+          "symbol_refused, symbols of two feeds, or too many. Far levels that books gave up for lack of room.",
+          (rate("tickgate_feed_gaps_total", "instance, feed"), "breaks {{feed}} {{instance}}"),
+          (rate("tickgate_losses_total", "instance, reason"), "{{reason}} {{instance}}"),
           (rate("tickgate_book_levels_dropped_total"), "book levels dropped {{instance}}"), width=6),
     lines("What is news", "cps",
           "Updates a second taken in; those that changed something; those that said what was known already.",

@@ -14,7 +14,7 @@ use tickgate_feeds::market::{FeedId, State};
 use super::doors::Doors;
 use super::shard;
 use crate::base::histogram::Latency;
-use crate::base::reason::Reason;
+use crate::base::reason::{Kind, Reason};
 use crate::flow::adapter;
 
 /// Upper edges of the histograms, in nanoseconds.
@@ -132,23 +132,43 @@ impl Metrics {
         ] {
             self.count(name, help, none, value);
         }
-        for &reason in Reason::ALL {
-            let label = [("reason", reason.label().to_owned())];
-            let ends = reason.close_code().is_some() || reason == Reason::Disconnected;
-            if ends {
-                let help = "Sessions that ended.";
-                self.count("tickgate_disconnects_total", help, &label, sum.ends[reason as usize]);
-            } else {
-                let help = "Messages and topics refused.";
-                self.count("tickgate_refusals_total", help, &label, sum.refusals[reason as usize]);
-            }
-        }
+        self.fold_reasons(&sum);
         let mut source_to_arrival = Latency::default();
         for feed in &self.feeds {
             source_to_arrival
                 .add(&feed.gauge.source_to_arrival.lock().unwrap_or_else(PoisonError::into_inner));
         }
         [source_to_arrival, sum.arrival_to_cut, sum.cut_to_written, sum.arrival_to_written]
+    }
+
+    /// Ends, refusals and losses: each reason is counted in one place.
+    fn fold_reasons(&self, sum: &shard::Stats) {
+        let label = |reason: Reason| [("reason", reason.label().to_owned())];
+        for &reason in Reason::ALL {
+            let (name, help, value) = match reason.kind() {
+                Kind::End(_) => {
+                    ("tickgate_disconnects_total", "Sessions that ended.", sum.ends[reason as usize])
+                }
+                Kind::Refusal => {
+                    ("tickgate_refusals_total", "Messages and topics refused.", sum.refusals[reason as usize])
+                }
+                // Counted where they happen.
+                Kind::Loss => continue,
+            };
+            self.count(name, help, &label(reason), value);
+        }
+        let (buffer, hub, _) = self.doors.ingest.stats();
+        let refused = self.feeds.iter().map(|feed| feed.gauge.refused.load(Ordering::Relaxed)).sum();
+        for (reason, value) in [
+            (Reason::IngestMerged, buffer.merged),
+            (Reason::IngestOverflow, buffer.trades_lost),
+            (Reason::UpstreamGap, hub.trades_missing),
+            (Reason::LogOverrun, sum.encoder.overruns),
+            (Reason::SymbolRefused, refused),
+        ] {
+            let help = "Updates merged, trades lost or missing, gaps told for want of log, symbols refused.";
+            self.count("tickgate_losses_total", help, &label(reason), value);
+        }
     }
 
     /// What is counted outside the shards.
@@ -159,8 +179,6 @@ impl Metrics {
         let load = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
         for (name, help, value) in [
             ("tickgate_ingest_updates_total", "Updates taken into the ingest queue.", buffer.accepted),
-            ("tickgate_ingest_merged_total", "Updates merged because the queue was full.", buffer.merged),
-            ("tickgate_trades_lost_total", "Trades lost before the hub, each announced.", hub.trades_lost),
             ("tickgate_changes_total", "Updates that changed an image or were an event.", hub.changes),
             ("tickgate_repeats_total", "Updates that said what was known.", hub.repeats),
             ("tickgate_cuts_total", "Cuts made for shards.", hub.cuts),

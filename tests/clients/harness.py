@@ -131,11 +131,8 @@ class Gateway:
 
     async def metric_reaches(self, name: str, value: float, timeout: float) -> float:
         """Waits until a counter stands at `value`; shards publish once a second. Returns the last value seen."""
-        deadline, seen = time.monotonic() + timeout, 0.0
-        while time.monotonic() < deadline:
-            seen = (await self.metrics()).get(name, 0.0)
-            if seen >= value:
-                break
+        deadline = time.monotonic() + timeout
+        while (seen := (await self.metrics()).get(name, 0.0)) < value and time.monotonic() < deadline:
             await asyncio.sleep(0.1)  # a page offers no event to await
         return seen
 
