@@ -234,16 +234,19 @@ GATEWAY = [
           (total("process_resident_memory_bytes"), "resident {{instance}}"),
           (total("tickgate_memory_bound_bytes"), "bound {{instance}}")),
     lines("Connections and descriptors", "short",
-          "Connections of every kind, their bound, and the file descriptors of the process. The bound must lie below "
-          "the process's limit of open files.",
+          "Connections of every kind and their bound; the file descriptors of the process and how many it may have. The "
+          "first bound lies below the second.",
           (total("tickgate_connections"), "connections {{instance}}"),
           (total("tickgate_connections_max"), "bound {{instance}}"),
-          (total("process_open_fds"), "descriptors {{instance}}")),
+          (total("process_open_fds"), "descriptors {{instance}}"),
+          (total("process_max_fds"), "descriptors allowed {{instance}}")),
+    lines("Processor", "short", "Cores that the process keeps busy. As many as the machine has: it is at its limit.",
+          (rate("process_cpu_seconds_total"), "{{instance}}"), height=6),
     lines("Symbols", "short", "Symbols listed, and the bound.",
           (total("tickgate_symbols"), "symbols {{instance}}"), (total("tickgate_symbols_max"), "bound {{instance}}"),
-          height=6, width=12),
+          height=6),
     lines("Watched by", "cps", "Scrapes a second: more than one per server and interval is a second watcher.",
-          (rate("tickgate_scrapes_total"), "{{instance}}"), height=6, width=12),
+          (rate("tickgate_scrapes_total"), "{{instance}}"), height=6),
 ]
 
 

@@ -14,6 +14,7 @@ use tickgate_feeds::market::{FeedId, State};
 use super::doors::Doors;
 use super::shard;
 use crate::base::histogram::Latency;
+use crate::base::process::{self, Usage};
 use crate::base::reason::{Kind, Reason};
 use crate::flow::adapter;
 
@@ -95,9 +96,12 @@ impl Metrics {
     /// The page that Prometheus scrapes.
     pub fn render(&self) -> String {
         self.scrapes.fetch_add(1, Ordering::Relaxed);
+        // Zeros where there is no /proc.
+        let process = process::usage("self").unwrap_or_default();
         let latencies = self.fold();
-        self.fold_gateway();
+        self.fold_gateway(&process);
         let mut page = self.handle.render();
+        render_cpu(&process, &mut page);
         self.render_latencies(&latencies, &mut page);
         page
     }
@@ -172,7 +176,7 @@ impl Metrics {
     }
 
     /// What is counted outside the shards.
-    fn fold_gateway(&self) {
+    fn fold_gateway(&self, process: &Usage) {
         let none: &[(&'static str, String)] = &[];
         let (buffer, hub, waiting) = self.doors.ingest.stats();
         let (limits, doors) = (&self.doors.identity.limits, &self.doors.stats);
@@ -209,7 +213,7 @@ impl Metrics {
             self.count(name, help, none, value);
         }
         let open = |cell: &AtomicUsize| cell.load(Ordering::Relaxed) as f64;
-        let process = process();
+        let (open_fds, max_fds) = process::descriptors().unwrap_or_default();
         for (name, help, value) in [
             ("tickgate_ingest_queue_updates", "Updates waiting in the ingest queue.", waiting as f64),
             ("tickgate_ingest_queue_max", "The queue's bound.", limits.ingest_updates_max as f64),
@@ -219,8 +223,9 @@ impl Metrics {
             ("tickgate_connections", "Connections open, requests included.", open(&self.doors.open)),
             ("tickgate_connections_max", "The bound on connections.", limits.connections_max as f64),
             ("tickgate_memory_bound_bytes", "What the limits allow in all.", self.memory_bound as f64),
-            ("process_resident_memory_bytes", "Memory of the process in RAM.", process.resident_bytes),
-            ("process_open_fds", "File descriptors open.", process.open_fds),
+            ("process_resident_memory_bytes", "Memory of the process in RAM.", process.rss_bytes as f64),
+            ("process_open_fds", "File descriptors open.", open_fds as f64),
+            ("process_max_fds", "File descriptors that the process may have open.", max_fds as f64),
             ("process_start_time_seconds", "When the process started.", self.started_s),
         ] {
             self.gauge(name, help, none, value);
@@ -316,23 +321,17 @@ impl Metrics {
     }
 }
 
+/// Seconds have fractions, and the recorder's counters are whole.
+fn render_cpu(process: &Usage, page: &mut String) {
+    let (name, seconds) = ("process_cpu_seconds_total", process.cpu_s());
+    // Writing to a string cannot fail.
+    let _ =
+        writeln!(page, "# HELP {name} CPU time of the process.\n# TYPE {name} counter\n{name} {seconds}\n");
+}
+
 const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
 
 fn key(name: &'static str, labels: &[(&'static str, String)]) -> Key {
     let labels: Vec<Label> = labels.iter().map(|(label, value)| Label::new(*label, value.clone())).collect();
     Key::from_parts(name, labels)
-}
-
-struct Process {
-    resident_bytes: f64,
-    open_fds: f64,
-}
-
-/// What Linux tells of this process; zeros elsewhere.
-fn process() -> Process {
-    const PAGE_BYTES: f64 = 4096.0;
-    let pages = std::fs::read_to_string("/proc/self/statm").ok();
-    let pages = pages.as_deref().and_then(|statm| statm.split(' ').nth(1)?.parse::<f64>().ok());
-    let open_fds = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as f64;
-    Process { resident_bytes: pages.unwrap_or(0.0) * PAGE_BYTES, open_fds }
 }

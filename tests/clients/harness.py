@@ -6,6 +6,7 @@ Linux only: memory is read from /proc.
 import argparse
 import asyncio
 import contextlib
+import os
 import re
 import signal
 import sys
@@ -68,6 +69,12 @@ def run(main) -> None:
         traceback.print_exc()
         report.check("the script ran to its end", False, repr(error))
     sys.exit(report.end())
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time of the process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def http(port: int, target: str, timeout: float = 10, method: str = "GET") -> tuple[int, dict, bytes]:
