@@ -3,4 +3,5 @@
 pub mod clock;
 pub mod histogram;
 pub mod limits;
+pub mod process;
 pub mod reason;

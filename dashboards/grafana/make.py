@@ -175,12 +175,12 @@ FEEDS = [
           (rate("tickgate_feed_skipped_total", "instance, feed"), "skipped {{feed}} {{instance}}"),
           (rate("tickgate_feed_clock_ahead_total", "instance, feed"), "clock ahead {{feed}} {{instance}}"), width=6),
     lines("Breaks and losses", "cps",
-          "Breaks a second in a venue's own numbering; updates merged because the ingest queue was full (detail is "
-          "lost, the newest value is not); trades lost before the hub, each announced to clients as a gap; far "
-          "levels that books gave up for lack of room.",
-          (rate("tickgate_feed_gaps_total", "instance, feed"), "gaps {{feed}} {{instance}}"),
-          (rate("tickgate_ingest_merged_total"), "merged {{instance}}"),
-          (rate("tickgate_trades_lost_total"), "trades lost {{instance}}"),
+          "Breaks a second in a venue's own numbering. Losses: ingest_merged, updates merged because the ingest queue was "
+          "full (detail is lost, the newest value is not); ingest_overflow, trades lost there, and upstream_gap, trades "
+          "that the source lacks, each announced to clients as a gap; log_overrun, gaps told to clients that came too late; "
+          "symbol_refused, symbols of two feeds, or too many. Far levels that books gave up for lack of room.",
+          (rate("tickgate_feed_gaps_total", "instance, feed"), "breaks {{feed}} {{instance}}"),
+          (rate("tickgate_losses_total", "instance, reason"), "{{reason}} {{instance}}"),
           (rate("tickgate_book_levels_dropped_total"), "book levels dropped {{instance}}"), width=6),
     lines("What is news", "cps",
           "Updates a second taken in; those that changed something; those that said what was known already.",
@@ -234,16 +234,19 @@ GATEWAY = [
           (total("process_resident_memory_bytes"), "resident {{instance}}"),
           (total("tickgate_memory_bound_bytes"), "bound {{instance}}")),
     lines("Connections and descriptors", "short",
-          "Connections of every kind, their bound, and the file descriptors of the process. The bound must lie below "
-          "the process's limit of open files.",
+          "Connections of every kind and their bound; the file descriptors of the process and how many it may have. The "
+          "first bound lies below the second.",
           (total("tickgate_connections"), "connections {{instance}}"),
           (total("tickgate_connections_max"), "bound {{instance}}"),
-          (total("process_open_fds"), "descriptors {{instance}}")),
+          (total("process_open_fds"), "descriptors {{instance}}"),
+          (total("process_max_fds"), "descriptors allowed {{instance}}")),
+    lines("Processor", "short", "Cores that the process keeps busy. As many as the machine has: it is at its limit.",
+          (rate("process_cpu_seconds_total"), "{{instance}}"), height=6),
     lines("Symbols", "short", "Symbols listed, and the bound.",
           (total("tickgate_symbols"), "symbols {{instance}}"), (total("tickgate_symbols_max"), "bound {{instance}}"),
-          height=6, width=12),
+          height=6),
     lines("Watched by", "cps", "Scrapes a second: more than one per server and interval is a second watcher.",
-          (rate("tickgate_scrapes_total"), "{{instance}}"), height=6, width=12),
+          (rate("tickgate_scrapes_total"), "{{instance}}"), height=6),
 ]
 
 

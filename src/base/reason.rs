@@ -1,7 +1,20 @@
 //! The one enum of reasons: the same name in the log line, the metric label, the error frame and the close frame.
 
+use Kind::{End, Loss, Refusal};
+
+/// What a reason is given for, and so the one metric that counts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A connection ended; with the WebSocket close code, if there is a frame to carry it.
+    End(Option<u16>),
+    /// Something was refused, and the session lives.
+    Refusal,
+    /// Something was lost; it is announced in-band where a client could notice.
+    Loss,
+}
+
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $variant:ident = $label:literal, $close:expr, $text:literal;)*) => {
+    ($($(#[$doc:meta])* $variant:ident = $label:literal, $kind:expr, $text:literal;)*) => {
         /// Why something was refused, lost or ended.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
@@ -16,9 +29,17 @@ macro_rules! reasons {
                 match self { $(Self::$variant => $label),* }
             }
 
+            /// What it is given for.
+            pub const fn kind(self) -> Kind {
+                match self { $(Self::$variant => $kind),* }
+            }
+
             /// The WebSocket close code, for reasons that end a connection. 4000 to 4499: reconnect; 4500 and up: do not.
             pub const fn close_code(self) -> Option<u16> {
-                match self { $(Self::$variant => $close),* }
+                match self.kind() {
+                    End(code) => code,
+                    Refusal | Loss => None,
+                }
             }
 
             /// A short sentence for people.
@@ -30,63 +51,60 @@ macro_rules! reasons {
 }
 
 reasons! {
-    // Ends of a connection.
     /// The client said goodbye.
-    ClientClosed = "client_closed", Some(1000), "closed by the client";
+    ClientClosed = "client_closed", End(Some(1000)), "closed by the client";
     /// The client's socket ended without a close frame.
-    Disconnected = "disconnected", None, "connection lost";
+    Disconnected = "disconnected", End(None), "connection lost";
     /// The gateway is shutting down.
-    Restart = "restart", Some(1012), "restarting, reconnect shortly";
+    Restart = "restart", End(Some(1012)), "restarting, reconnect shortly";
     /// The WebSocket protocol was broken.
-    ProtocolError = "protocol_error", Some(1002), "WebSocket protocol error";
+    ProtocolError = "protocol_error", End(Some(1002)), "WebSocket protocol error";
     /// A text message was not UTF-8.
-    InvalidUtf8 = "invalid_utf8", Some(1007), "text is not valid UTF-8";
+    InvalidUtf8 = "invalid_utf8", End(Some(1007)), "text is not valid UTF-8";
     /// Binary frames on a session that speaks JSON.
-    UnexpectedBinary = "unexpected_binary", Some(1003), "binary message on a JSON session";
+    UnexpectedBinary = "unexpected_binary", End(Some(1003)), "binary message on a JSON session";
     /// Too many refused commands in a short time.
-    Flood = "flood", Some(1008), "too many refused messages";
+    Flood = "flood", End(Some(1008)), "too many refused messages";
     /// A message was longer than the limit.
-    MessageTooBig = "message_too_big", Some(1009), "message over the limit";
+    MessageTooBig = "message_too_big", End(Some(1009)), "message over the limit";
     /// The gateway cannot take one more connection or request.
-    Overloaded = "overloaded", Some(1013), "no room for one more";
+    Overloaded = "overloaded", End(Some(1013)), "no room for one more";
     /// Bytes waited for the client longer than the stall limit.
-    Slow = "slow", Some(4001), "bytes waited too long for this client";
+    Slow = "slow", End(Some(4001)), "bytes waited too long for this client";
     /// The client did not answer pings.
-    NoPong = "no_pong", Some(4002), "no answer to pings";
+    NoPong = "no_pong", End(Some(4002)), "no answer to pings";
 
-    // Refusals: the session lives.
     /// Not JSON, a wrong type, a missing or unknown key.
-    BadRequest = "bad_request", None, "the message could not be understood";
+    BadRequest = "bad_request", Refusal, "the message could not be understood";
     /// `action` is none of ours.
-    UnknownAction = "unknown_action", None, "unknown action";
+    UnknownAction = "unknown_action", Refusal, "unknown action";
     /// A topic that does not follow the grammar.
-    BadTopic = "bad_topic", None, "expected [channel:](symbol | @group | prefix* | *)";
+    BadTopic = "bad_topic", Refusal, "expected [channel:](symbol | @group | prefix* | *)";
     /// A symbol or group that is not listed.
-    UnknownTopic = "unknown_topic", None, "no such symbol or group";
+    UnknownTopic = "unknown_topic", Refusal, "no such symbol or group";
     /// More topics than the limit.
-    TopicLimit = "topic_limit", None, "more topics than the limit";
+    TopicLimit = "topic_limit", Refusal, "more topics than the limit";
     /// More streams than the limit.
-    StreamLimit = "stream_limit", None, "more subscriptions than the limit";
+    StreamLimit = "stream_limit", Refusal, "more subscriptions than the limit";
     /// `sub` is not one of the session's subscriptions.
-    UnknownSub = "unknown_sub", None, "no such subscription";
+    UnknownSub = "unknown_sub", Refusal, "no such subscription";
     /// `sub` is taken.
-    SubInUse = "sub_in_use", None, "a subscription of that name exists";
+    SubInUse = "sub_in_use", Refusal, "a subscription of that name exists";
     /// A cursor is ahead of this node.
-    NodeBehind = "node_behind", None, "this node has not reached that revision yet";
+    NodeBehind = "node_behind", Refusal, "this node has not reached that revision yet";
     /// Commands came faster than the limit.
-    RateLimited = "rate_limited", None, "too many commands";
+    RateLimited = "rate_limited", Refusal, "too many commands";
 
-    // Losses: counted, and announced in-band where a client could notice.
     /// The ingest queue was full and detail was merged.
-    IngestMerged = "ingest_merged", None, "merged in the ingest queue";
+    IngestMerged = "ingest_merged", Loss, "merged in the ingest queue";
     /// The ingest queue was full and a trade had to go.
-    IngestOverflow = "ingest_overflow", None, "lost in the ingest queue";
+    IngestOverflow = "ingest_overflow", Loss, "lost in the ingest queue";
     /// The event log no longer reached back far enough.
-    LogOverrun = "log_overrun", None, "fell out of the event log";
+    LogOverrun = "log_overrun", Loss, "fell out of the event log";
     /// The venue itself said or showed that something is missing.
-    UpstreamGap = "upstream_gap", None, "missing from the source";
+    UpstreamGap = "upstream_gap", Loss, "missing from the source";
     /// A feed named a symbol that belongs to another feed, or the table is full.
-    SymbolRefused = "symbol_refused", None, "symbol refused";
+    SymbolRefused = "symbol_refused", Loss, "symbol refused";
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 //! sample only, so that the client is not what is measured. Bound: `CLIENTS_MAX` clients; memory per client is one
 //! small struct, see `connection`.
 
-mod process;
 mod plan;
 mod rounds;
 mod tally;
@@ -26,12 +25,12 @@ use std::time::Duration;
 
 use self::plan::Plan;
 pub use self::plan::Subscribe;
-use self::process::Usage;
 use self::report::Run;
 use self::tally::Tally;
 use self::worker::{LINGER, MEASURE, STOP, Shared, WARM, Worker};
 use super::clock::{instant, wall_us};
 use super::endpoint::Endpoint;
+use crate::base::process::{self, Usage};
 
 /// Clients of one process; descriptors and ports end long before.
 const CLIENTS_MAX: usize = 1_000_000;
@@ -227,7 +226,7 @@ fn pin(core: usize) -> Result<(), String> {
 }
 
 fn usage(pid: Option<u32>) -> Result<Option<Usage>, String> {
-    pid.map(process::usage).transpose()
+    pid.map(|pid| process::usage(&pid.to_string())).transpose()
 }
 
 type Running = JoinHandle<Result<Tally, String>>;

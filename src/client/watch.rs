@@ -17,11 +17,14 @@ use std::hash::{BuildHasher, RandomState};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
+
 use self::backoff::Backoff;
 use self::screen::Screen;
 use self::session::{Desk, End};
 use self::view::{Link, View, Wish};
 use super::endpoint::Endpoint;
+use crate::flow::dispatch::wish::Mode;
 
 /// Watch topics: a live table in a terminal, one JSON object per line in a pipe.
 #[derive(clap::Args, Debug)]
@@ -38,8 +41,8 @@ pub struct Args {
     /// Only these fields, with commas between: last,bid,ask.
     #[arg(long, value_name = "FIELDS", value_delimiter = ',')]
     pub fields: Vec<String>,
-    /// conflate (latest values), trade_safe (and every trade), every (each event).
-    #[arg(long, value_name = "MODE")]
+    /// How changes become rows: the latest values, each event, or the values of now.
+    #[arg(long, value_name = "MODE", value_parser = PossibleValuesParser::new(Mode::ALL.map(Mode::name)))]
     pub mode: Option<String>,
     /// Lines of JSON in a terminal too.
     #[arg(long)]

@@ -36,6 +36,8 @@ pub struct Gauge {
     pub skipped: AtomicU64,
     /// Breaks in the venue's own numbering.
     pub gaps: AtomicU64,
+    /// Symbols that the table refused.
+    pub refused: AtomicU64,
     /// Updates whose source time lay ahead of our clock: no latency can be told from them.
     pub clock_ahead: AtomicU64,
     /// Wall time of the last update in milliseconds.
@@ -127,6 +129,7 @@ fn note(gauge: &Gauge, source: &dyn Source, out: &[Update], wall_ns: i64) {
     gauge.errors.store(source.errors(), Ordering::Relaxed);
     gauge.skipped.store(skipped.unknown + skipped.old + skipped.waiting, Ordering::Relaxed);
     gauge.gaps.store(skipped.gaps, Ordering::Relaxed);
+    gauge.refused.store(skipped.refused, Ordering::Relaxed);
     let ahead = out.iter().filter(|update| update.time.0 > wall_ns).count();
     gauge.clock_ahead.fetch_add(ahead as u64, Ordering::Relaxed);
     gauge.last_ms.store((wall_ns / 1_000_000) as u64, Ordering::Relaxed);

@@ -14,7 +14,8 @@ use tickgate_feeds::market::{FeedId, State};
 use super::doors::Doors;
 use super::shard;
 use crate::base::histogram::Latency;
-use crate::base::reason::Reason;
+use crate::base::process::{self, Usage};
+use crate::base::reason::{Kind, Reason};
 use crate::flow::adapter;
 
 /// Upper edges of the histograms, in nanoseconds.
@@ -95,9 +96,12 @@ impl Metrics {
     /// The page that Prometheus scrapes.
     pub fn render(&self) -> String {
         self.scrapes.fetch_add(1, Ordering::Relaxed);
+        // Zeros where there is no /proc.
+        let process = process::usage("self").unwrap_or_default();
         let latencies = self.fold();
-        self.fold_gateway();
+        self.fold_gateway(&process);
         let mut page = self.handle.render();
+        render_cpu(&process, &mut page);
         self.render_latencies(&latencies, &mut page);
         page
     }
@@ -132,17 +136,7 @@ impl Metrics {
         ] {
             self.count(name, help, none, value);
         }
-        for &reason in Reason::ALL {
-            let label = [("reason", reason.label().to_owned())];
-            let ends = reason.close_code().is_some() || reason == Reason::Disconnected;
-            if ends {
-                let help = "Sessions that ended.";
-                self.count("tickgate_disconnects_total", help, &label, sum.ends[reason as usize]);
-            } else {
-                let help = "Messages and topics refused.";
-                self.count("tickgate_refusals_total", help, &label, sum.refusals[reason as usize]);
-            }
-        }
+        self.fold_reasons(&sum);
         let mut source_to_arrival = Latency::default();
         for feed in &self.feeds {
             source_to_arrival
@@ -151,16 +145,44 @@ impl Metrics {
         [source_to_arrival, sum.arrival_to_cut, sum.cut_to_written, sum.arrival_to_written]
     }
 
+    /// Ends, refusals and losses: each reason is counted in one place.
+    fn fold_reasons(&self, sum: &shard::Stats) {
+        let label = |reason: Reason| [("reason", reason.label().to_owned())];
+        for &reason in Reason::ALL {
+            let (name, help, value) = match reason.kind() {
+                Kind::End(_) => {
+                    ("tickgate_disconnects_total", "Sessions that ended.", sum.ends[reason as usize])
+                }
+                Kind::Refusal => {
+                    ("tickgate_refusals_total", "Messages and topics refused.", sum.refusals[reason as usize])
+                }
+                // Counted where they happen.
+                Kind::Loss => continue,
+            };
+            self.count(name, help, &label(reason), value);
+        }
+        let (buffer, hub, _) = self.doors.ingest.stats();
+        let refused = self.feeds.iter().map(|feed| feed.gauge.refused.load(Ordering::Relaxed)).sum();
+        for (reason, value) in [
+            (Reason::IngestMerged, buffer.merged),
+            (Reason::IngestOverflow, buffer.trades_lost),
+            (Reason::UpstreamGap, hub.trades_missing),
+            (Reason::LogOverrun, sum.encoder.overruns),
+            (Reason::SymbolRefused, refused),
+        ] {
+            let help = "Updates merged, trades lost or missing, gaps told for want of log, symbols refused.";
+            self.count("tickgate_losses_total", help, &label(reason), value);
+        }
+    }
+
     /// What is counted outside the shards.
-    fn fold_gateway(&self) {
+    fn fold_gateway(&self, process: &Usage) {
         let none: &[(&'static str, String)] = &[];
         let (buffer, hub, waiting) = self.doors.ingest.stats();
         let (limits, doors) = (&self.doors.identity.limits, &self.doors.stats);
         let load = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
         for (name, help, value) in [
             ("tickgate_ingest_updates_total", "Updates taken into the ingest queue.", buffer.accepted),
-            ("tickgate_ingest_merged_total", "Updates merged because the queue was full.", buffer.merged),
-            ("tickgate_trades_lost_total", "Trades lost before the hub, each announced.", hub.trades_lost),
             ("tickgate_changes_total", "Updates that changed an image or were an event.", hub.changes),
             ("tickgate_repeats_total", "Updates that said what was known.", hub.repeats),
             ("tickgate_cuts_total", "Cuts made for shards.", hub.cuts),
@@ -191,7 +213,7 @@ impl Metrics {
             self.count(name, help, none, value);
         }
         let open = |cell: &AtomicUsize| cell.load(Ordering::Relaxed) as f64;
-        let process = process();
+        let (open_fds, max_fds) = process::descriptors().unwrap_or_default();
         for (name, help, value) in [
             ("tickgate_ingest_queue_updates", "Updates waiting in the ingest queue.", waiting as f64),
             ("tickgate_ingest_queue_max", "The queue's bound.", limits.ingest_updates_max as f64),
@@ -201,8 +223,9 @@ impl Metrics {
             ("tickgate_connections", "Connections open, requests included.", open(&self.doors.open)),
             ("tickgate_connections_max", "The bound on connections.", limits.connections_max as f64),
             ("tickgate_memory_bound_bytes", "What the limits allow in all.", self.memory_bound as f64),
-            ("process_resident_memory_bytes", "Memory of the process in RAM.", process.resident_bytes),
-            ("process_open_fds", "File descriptors open.", process.open_fds),
+            ("process_resident_memory_bytes", "Memory of the process in RAM.", process.rss_bytes as f64),
+            ("process_open_fds", "File descriptors open.", open_fds as f64),
+            ("process_max_fds", "File descriptors that the process may have open.", max_fds as f64),
             ("process_start_time_seconds", "When the process started.", self.started_s),
         ] {
             self.gauge(name, help, none, value);
@@ -298,23 +321,17 @@ impl Metrics {
     }
 }
 
+/// Seconds have fractions, and the recorder's counters are whole.
+fn render_cpu(process: &Usage, page: &mut String) {
+    let (name, seconds) = ("process_cpu_seconds_total", process.cpu_s());
+    // Writing to a string cannot fail.
+    let _ =
+        writeln!(page, "# HELP {name} CPU time of the process.\n# TYPE {name} counter\n{name} {seconds}\n");
+}
+
 const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
 
 fn key(name: &'static str, labels: &[(&'static str, String)]) -> Key {
     let labels: Vec<Label> = labels.iter().map(|(label, value)| Label::new(*label, value.clone())).collect();
     Key::from_parts(name, labels)
-}
-
-struct Process {
-    resident_bytes: f64,
-    open_fds: f64,
-}
-
-/// What Linux tells of this process; zeros elsewhere.
-fn process() -> Process {
-    const PAGE_BYTES: f64 = 4096.0;
-    let pages = std::fs::read_to_string("/proc/self/statm").ok();
-    let pages = pages.as_deref().and_then(|statm| statm.split(' ').nth(1)?.parse::<f64>().ok());
-    let open_fds = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as f64;
-    Process { resident_bytes: pages.unwrap_or(0.0) * PAGE_BYTES, open_fds }
 }

@@ -115,6 +115,7 @@ impl Stats {
         self.encoder.frames += other.encoder.frames;
         self.encoder.rows += other.encoder.rows;
         self.encoder.gaps += other.encoder.gaps;
+        self.encoder.overruns += other.encoder.overruns;
         for (mine, others) in [(&mut self.ends, &other.ends), (&mut self.refusals, &other.refusals)] {
             for (mine, others) in mine.iter_mut().zip(others) {
                 *mine += others;

@@ -17,7 +17,7 @@ import struct
 import time
 
 from contract import Client
-from harness import Gateway, Report, arguments, http, run
+from harness import ROOT, Gateway, Report, arguments, http, run
 
 CONFIG = """
 [limits]
@@ -518,6 +518,15 @@ async def crowd(report: Report, gateway: Gateway) -> None:
     report.check("crowd: their places are free again", left <= 4, f"{left} connections are counted")
 
 
+async def overload(report: Report, binary: str) -> None:
+    """A feed that is too fast for the ingest queue: what it loses is counted."""
+    config = "[limits]\ningest_updates_max = 16\n"
+    async with await Gateway.start(binary, "synthetic:vn30?rate=20000", config=config) as gateway:
+        for reason in ("ingest_merged", "ingest_overflow"):
+            seen = await gateway.metric_reaches(f'tickgate_losses_total{{reason="{reason}"}}', 1, 5)
+            report.check(f"overload: {reason} is counted", seen > 0, seen)
+
+
 async def main(report: Report) -> None:
     """The table, with a neighbour beside it."""
     options = arguments(__doc__.splitlines()[0]).parse_args()
@@ -559,8 +568,13 @@ async def main(report: Report) -> None:
                        "sub_in_use", "rate_limited"):
             name = f'tickgate_refusals_total{{reason="{reason}"}}'
             report.check(f"counted: {reason}", counted.get(name, 0) > 0, counted.get(name))
+        listed = re.findall(r' = "(\w+)", (End|Refusal|Loss)', (ROOT / "src/base/reason.rs").read_text())
+        families = {"disconnects": "End", "refusals": "Refusal", "losses": "Loss"}
+        shown = re.findall(r'tickgate_(disconnects|refusals|losses)_total\{reason="(\w+)"\}', "\n".join(counted))
+        report.equal("every reason is counted under one name", sorted((reason, families[name]) for name, reason in shown), sorted(listed))
         panics = [line for line in gateway.errors.read_text().splitlines() if "panicked" in line]
         report.equal("nothing panicked", panics, [])
+    await overload(report, options.binary)
 
 
 if __name__ == "__main__":

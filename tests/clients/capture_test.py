@@ -214,6 +214,8 @@ async def every_trade(report: Report, binary: str, recording: Recording) -> None
             await client.until(lambda: client.table("image")["BTCUSDT"]["state"] == "closed", END_S, "state closed")
             await client.until(lambda: client.subs["tape"].q["trade:BTCUSDT"] == TRADES, 5, "the last trade")
             tape.check(report, what, recording, before, "log" in what)
+            counted = await gateway.metric_reaches('tickgate_losses_total{reason="log_overrun"}', 1, 3 if "log" in what else 0)
+            report.equal(f"{what}: losses are counted", counted > 0, "log" in what)
             check_top(report, what, client.table("image")["BTCUSDT"], Decimal)
             check_book(report, what, client.table("image")["book:BTCUSDT"], recording, 5)
             report.clean(f"{what}: the contract is kept", client.violations)

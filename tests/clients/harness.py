@@ -6,6 +6,7 @@ Linux only: memory is read from /proc.
 import argparse
 import asyncio
 import contextlib
+import os
 import re
 import signal
 import sys
@@ -70,6 +71,12 @@ def run(main) -> None:
     sys.exit(report.end())
 
 
+def cpu_s(pid: int) -> float:
+    """Processor time of the process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 async def http(port: int, target: str, timeout: float = 10, method: str = "GET") -> tuple[int, dict, bytes]:
     """One HTTP/1.1 request on a connection of its own: status, headers in lower case, body."""
 
@@ -131,11 +138,8 @@ class Gateway:
 
     async def metric_reaches(self, name: str, value: float, timeout: float) -> float:
         """Waits until a counter stands at `value`; shards publish once a second. Returns the last value seen."""
-        deadline, seen = time.monotonic() + timeout, 0.0
-        while time.monotonic() < deadline:
-            seen = (await self.metrics()).get(name, 0.0)
-            if seen >= value:
-                break
+        deadline = time.monotonic() + timeout
+        while (seen := (await self.metrics()).get(name, 0.0)) < value and time.monotonic() < deadline:
             await asyncio.sleep(0.1)  # a page offers no event to await
         return seen
 

@@ -8,6 +8,7 @@ Plain sockets with small receive buffers, since a client library reads ahead.
 import asyncio
 import json
 import re
+import resource
 import select
 import socket
 import time
@@ -15,7 +16,7 @@ from http.client import HTTPResponse
 from pathlib import Path
 
 from contract import Client
-from harness import Gateway, Report, arguments, http, run
+from harness import Gateway, Report, arguments, cpu_s, http, run
 
 LIFE_MS = 1500
 CONFIG = f"[limits]\nhttp_life_ms = {LIFE_MS}\n"
@@ -176,6 +177,20 @@ async def pollers(report: Report, gateway: Gateway) -> None:
     writer.close()
 
 
+async def itself(report: Report, gateway: Gateway) -> None:
+    """What the gateway tells of its own process, under the names that Prometheus gives to such things."""
+    before, told, after = cpu_s(gateway.process.pid), await gateway.metrics(), cpu_s(gateway.process.pid)
+    used = told.get("process_cpu_seconds_total", -1)
+    report.check("itself: CPU seconds", before <= used <= after, (before, used, after))
+    allowed, _ = resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE)
+    report.equal("itself: descriptors allowed", told.get("process_max_fds"), float(allowed))
+    report.check("itself: descriptors open", 0 < told["process_open_fds"] < allowed, told["process_open_fds"])
+    resident, rss = told["process_resident_memory_bytes"] / (1 << 20), gateway.rss_mib()
+    report.check("itself: memory", abs(resident - rss) < 10, (resident, rss))
+    age = time.time() - told["process_start_time_seconds"]
+    report.check("itself: when it started", 0 < age < 60, age)
+
+
 async def main(report: Report) -> None:
     """Each kind against one gateway with many symbols."""
     options = arguments(__doc__.splitlines()[0]).parse_args()
@@ -187,6 +202,7 @@ async def main(report: Report) -> None:
         await crowd(report, gateway)
     async with await Gateway.start(options.binary, f"synthetic:load?symbols={PICTURE}&rate=20000&zipf=0") as gateway:
         await moments(report, gateway)
+        await itself(report, gateway)
 
 
 if __name__ == "__main__":

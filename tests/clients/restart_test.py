@@ -5,6 +5,7 @@
 
 import asyncio
 import contextlib
+import re
 import signal
 import socket
 import tempfile
@@ -229,6 +230,22 @@ async def wrong_starts(report: Report, binary: str) -> None:
     report.check("--version", got == 0 and out.startswith("tickgate "), (got, out))
 
 
+async def modes(report: Report, binary: str) -> None:
+    """`watch --help` names the modes that a gateway takes."""
+    code, out, errors = await call(binary, "watch", "--help")
+    found = re.search(r"--mode <MODE>[^[]*\[possible values: ([a-z_, ]+)\]", out)
+    if not report.check("watch --help: lists the modes", found is not None and code == 0, (code, out, errors)):
+        return
+    async with await Gateway.start(binary, FEED, config=CONFIG) as gateway:
+        client = await Client.connect(gateway.url)
+        for mode in found[1].split(", "):
+            answer = await client.subscribe("VCB", mode=mode, sub=mode, whole=False)
+            report.equal(f"watch --help: mode {mode} is served", (answer["type"], answer.get("mode")), ("subscribed", mode))
+        await client.close()
+    code, _, errors = await call(binary, "watch", "VCB", "--mode", "fast")
+    report.check("watch: another mode is refused with the list", code == EXIT_USAGE and found[1] in errors, (code, errors))
+
+
 async def main(report: Report) -> None:
     """All of it, one after the other."""
     binary = arguments(__doc__.splitlines()[0]).parse_args().binary
@@ -238,6 +255,7 @@ async def main(report: Report) -> None:
     await stopped(report, binary, signal.SIGINT)
     await stuck(report, binary)
     await wrong_starts(report, binary)
+    await modes(report, binary)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import threading
 import time
 from collections import Counter
 
-from harness import Gateway, Report, arguments, run
+from harness import Gateway, Report, arguments, cpu_s, run
 
 STALL_MS = 2500
 CONFIG = f"""
@@ -164,13 +164,6 @@ def last_words(sock: socket.socket) -> str:
         if reader.ended == "closed" and reader.rest:
             reader.ended = "ends in the middle of a frame"
     return reader.ended
-
-
-def cpu_s(pid: int) -> float:
-    """Processor time of the process so far."""
-    with open(f"/proc/{pid}/stat") as stat:
-        fields = stat.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def main(report: Report) -> None:

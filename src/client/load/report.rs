@@ -9,9 +9,9 @@ use serde_json::{Map, Value, json};
 use super::Args;
 use super::plan::Plan;
 use super::probe::{Answers, Asked};
-use super::process::Usage;
 use super::rounds::{self, Round};
 use super::tally::{Tally, Times};
+use crate::base::process::Usage;
 
 /// Columns of the names in the table.
 const NAME_WIDTH: usize = 34;

@@ -23,8 +23,8 @@ pub struct Stats {
     pub changes: u64,
     /// Updates that said what was known already.
     pub repeats: u64,
-    /// Trades that never arrived here, each announced as a gap.
-    pub trades_lost: u64,
+    /// Trades that the source itself did not have, each announced as a gap.
+    pub trades_missing: u64,
     /// Cuts made.
     pub cuts: u64,
     /// Levels of books that had no room.
@@ -264,7 +264,10 @@ impl Hub {
                 self.touch_if(changed, update, rev);
                 true
             }
-            Body::Missing(count) => self.lose_trades(update, rev, *count, Reason::UpstreamGap),
+            Body::Missing(count) => {
+                self.stats.trades_missing += u64::from(*count);
+                self.lose_trades(update, rev, *count, Reason::UpstreamGap)
+            }
             Body::Lost(count) => self.lose_trades(update, rev, *count, Reason::IngestOverflow),
             Body::Level(level) => {
                 self.books.apply(symbol, level, update.time, update.arrival_ns);
@@ -334,7 +337,6 @@ impl Hub {
     /// Announces that trades before this point will never come: they keep their numbers.
     fn lose_trades(&mut self, update: &Update, rev: Rev, count: u32, reason: Reason) -> bool {
         let from = Some(self.log.topic(Channel::Trade, update.symbol).q + 1);
-        self.stats.trades_lost += u64::from(count);
         self.bars.lose(update.symbol, rev);
         self.log_event(update, rev, u64::from(count), What::Gap { channel: Channel::Trade, from, reason });
         true

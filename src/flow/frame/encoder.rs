@@ -11,6 +11,7 @@ use super::row::{Rows, Shape, encode_bar, encode_book, encode_event, push_gap, p
 use super::text::Text;
 use crate::base::clock::Now;
 use crate::base::limits::LEVEL_TEXT_BYTES;
+use crate::base::reason::Reason;
 use crate::flow::conflation::Rev;
 use crate::flow::conflation::log::{Event, What};
 use crate::flow::conflation::replica::Replica;
@@ -32,6 +33,8 @@ pub struct Stats {
     pub rows: u64,
     /// Losses announced in them.
     pub gaps: u64,
+    /// Of these, for events that were no longer in the log.
+    pub overruns: u64,
 }
 
 /// The topics to look at, in order.
@@ -347,6 +350,7 @@ impl Encoder {
                     return false;
                 }
                 self.stats.gaps += 1;
+                self.stats.overruns += u64::from(reason == Reason::LogOverrun);
                 push_gap(&mut batch.gaps, event.channel(), name, from, event.q, reason.label());
             } else {
                 encode_event(batch.rows(), name, &event, stream.wish.strings);
