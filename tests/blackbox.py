@@ -42,6 +42,7 @@ TESTS = [
     Test("restart", "tests/clients/restart_test.py", "--binary {program}", None),
     Test("stalled", "tests/clients/stalled_test.py", "--binary {program}", None),
     Test("memory", "tests/clients/memory_test.py", "--binary {program}", None),
+    Test("peers", "tests/clients/peers_test.py", "--binary {program}", None),
     Test("autobahn", "tests/autobahn/autobahn_test.py", "--echo {target}/release/examples/echo", None),
 ]
 
