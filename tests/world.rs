@@ -2,6 +2,7 @@
 //! checked on every frame. A failure prints its seed; `TICKGATE_SEED=n` runs that one alone.
 
 mod client;
+mod filter;
 mod history;
 mod wire;
 
@@ -35,7 +36,6 @@ struct World {
     history: History,
     shards: Vec<(Shard<SimIo>, SimIo)>,
     clients: Vec<Client>,
-    trades: Vec<u64>,
     mono_ns: u64,
     trace: DefaultHasher,
 }
@@ -55,10 +55,9 @@ impl World {
             random,
             symbols,
             ingest,
-            history: History::default(),
+            history: History::new(SYMBOLS_MAX),
             shards,
             clients: Vec::new(),
-            trades: vec![0; SYMBOLS_MAX],
             mono_ns: 1_000_000_000,
             trace: DefaultHasher::new(),
         };
@@ -110,12 +109,13 @@ impl World {
                     out.push(Update::image(symbol, channel, time, &[(quote::BID, bid), (quote::ASK, ask)]));
                 }
                 4..7 => {
-                    self.trades[at] += 1;
-                    let price = Decimal::from(self.random.u32(1..500));
+                    let price = self.random.u32(1..500);
+                    self.history.trades[at].push(price);
+                    let price = Decimal::from(price);
                     let trade = Trade {
                         price,
                         size: Decimal::ONE,
-                        trade_id: self.trades[at],
+                        trade_id: self.history.trades[at].len() as u64,
                         ref_trade_id: 0,
                         source_seq: 0,
                         side: Some(Side::Buy),
@@ -207,7 +207,7 @@ impl World {
             self.turn();
         }
         for client in &self.clients {
-            client.check_settled(&self.history, &self.symbols, &self.trades);
+            client.check_settled(&self.history, &self.symbols);
         }
     }
 }
@@ -257,6 +257,8 @@ fn every_client_holds_what_it_was_promised() {
             seen.updates > 1_000 && seen.resumes > 100 && seen.resets > 10 && seen.digests > 1_000,
             "{seen:?}"
         );
+        // Filters are met from both sides.
+        assert!(seen.outs > 500 && seen.entered > 500 && seen.left_out > 100, "{seen:?}");
         assert!(
             seen.heartbeats > 100 && seen.events > 1_000 && seen.books > 100 && seen.bars > 100,
             "{seen:?}"

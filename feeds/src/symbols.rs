@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use rust_decimal::Decimal;
+
 use crate::market::{Channel, FeedId, Symbol};
 
 /// What the table knows of a symbol.
@@ -18,6 +20,32 @@ pub struct Listing {
     pub channel: Channel,
     /// The feed that owns it.
     pub feed: FeedId,
+    /// The steps in which its price moves, where the feed knows them.
+    pub steps: Option<Steps>,
+}
+
+/// The steps in which a price moves: their width from each of some prices on, lowest price first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Steps(Arc<[(Decimal, Decimal)]>);
+
+impl Steps {
+    /// Of these pairs: a price, and how wide a step is from there on.
+    ///
+    /// # Panics
+    /// Without a pair, or when prices do not rise: that is a bug of the feed.
+    pub fn new(steps: &[(Decimal, Decimal)]) -> Self {
+        assert!(
+            !steps.is_empty() && steps.is_sorted_by(|one, next| one.0 < next.0),
+            "steps of rising prices"
+        );
+        Self(steps.into())
+    }
+
+    /// How wide the step up from `price` is.
+    pub fn at(&self, price: Decimal) -> Decimal {
+        let above = self.0.partition_point(|(from, _)| *from <= price);
+        self.0[above.saturating_sub(1)].1
+    }
 }
 
 /// Why a symbol was not listed.
@@ -91,10 +119,17 @@ impl Symbols {
         }
         let symbol = Symbol::at(table.listings.len() as u32);
         let name: Arc<str> = name.into();
-        table.listings.push(Listing { name: Arc::clone(&name), channel, feed });
+        table.listings.push(Listing { name: Arc::clone(&name), channel, feed, steps: None });
         table.by_name.insert(name, symbol);
         table.version += 1;
         Ok(symbol)
+    }
+
+    /// Notes the steps in which a listed symbol's price moves.
+    pub fn set_steps(&self, symbol: Symbol, steps: Steps) {
+        if let Some(listing) = self.write().listings.get_mut(symbol.index()) {
+            listing.steps = Some(steps);
+        }
     }
 
     /// Sets the members of a group; the gateway's `@name` topics follow.
@@ -170,6 +205,18 @@ impl Symbols {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_step_is_as_wide_as_it_is_at_that_price() {
+        let steps = [(0, 10), (10_000, 50)].map(|(from, width)| (Decimal::from(from), Decimal::from(width)));
+        let steps = Steps::new(&steps);
+        let at = |price: i32| steps.at(Decimal::from(price));
+        assert_eq!([-5, 0, 9_990, 10_000, 20_000].map(at), [10, 10, 10, 50, 50].map(Decimal::from));
+        let symbols = Symbols::new(1);
+        let vcb = symbols.list(FeedId(0), "VCB", Channel::Quote).expect("room");
+        symbols.set_steps(vcb, steps.clone());
+        assert_eq!(symbols.listing(vcb).and_then(|listing| listing.steps), Some(steps));
+    }
 
     #[test]
     fn a_name_belongs_to_one_feed_and_the_table_is_bounded() {

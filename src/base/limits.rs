@@ -114,6 +114,17 @@ pub const LEVEL_TEXT_BYTES: usize = 40;
 pub const ANSWERS_AT_ONCE_MAX: usize = 256;
 /// What an answer over HTTP holds, in bytes, besides its topics: a part, and the names that it refuses.
 pub const ANSWER_BYTES: usize = 256 << 10;
+/// The longest filter, in characters: a screen of one, and a URL still has room for topics.
+pub const FILTER_CHARS_MAX: usize = 512;
+/// Conditions, nots and parentheses of one filter: what one look at an image may cost.
+pub const FILTER_NODES_MAX: usize = 64;
+/// Parentheses and nots of a filter in each other: its reader descends by as many calls.
+pub const FILTER_DEPTH_MAX: usize = 16;
+/// `move` and `changed` of one filter: values remembered of each of its topics.
+pub const FILTER_CHANGES_MAX: usize = 4;
+/// What a filtered stream remembers of one of its topics, in bytes: its turns in and out, and the values that changes are
+/// measured from.
+pub const FILTERED_TOPIC_BYTES: usize = 256;
 /// The longest text of a client that an error repeats, in characters.
 pub const ECHO_CHARS_MAX: usize = 64;
 
@@ -162,6 +173,7 @@ impl Limits {
             ),
             ("idle sessions", clients * SESSION_BYTES),
             ("selections", clients * self.topics_per_session_max * TOPIC_BYTES),
+            ("what filters remember", clients * self.topics_per_session_max * FILTERED_TOPIC_BYTES),
             ("outboxes of slow clients", clients * (self.outbox_bytes_max + frame)),
             ("messages in parts", clients * self.message_bytes_max),
         ];

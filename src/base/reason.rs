@@ -82,6 +82,8 @@ reasons! {
     BadTopic = "bad_topic", Refusal, "expected [channel:](symbol | @group | prefix* | *)";
     /// A symbol or group that is not listed.
     UnknownTopic = "unknown_topic", Refusal, "no such symbol or group";
+    /// A filter counts ticks, and those of the symbol are not known.
+    UnknownTick = "unknown_tick", Refusal, "the price steps of a symbol are not known";
     /// More topics than the limit.
     TopicLimit = "topic_limit", Refusal, "more topics than the limit";
     /// More streams than the limit.

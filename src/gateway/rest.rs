@@ -19,6 +19,7 @@ use crate::base::limits::Limits;
 use crate::base::reason::Reason;
 use crate::flow::conflation::cut::BookTop;
 use crate::flow::conflation::images::Images;
+use crate::flow::dispatch::filter::Filter;
 use crate::flow::dispatch::topic::{Refusal, Topic, TopicName};
 use crate::flow::dispatch::wish::Wish;
 use crate::flow::frame::answer::Rejected;
@@ -94,6 +95,10 @@ fn rows(topics: &[Topic], wish: &Wish, ingest: &Ingest, comma: &mut bool) -> Byt
         let own = Symbol::at(at as u32);
         let Some(listing) = ingest.symbols().listing(topic.symbol) else { continue };
         if topic.channel == Channel::Book && book.is_none() {
+            continue;
+        }
+        let passes = |filter: &Filter| !filter.concerns(topic.channel) || filter.takes(&images, own);
+        if !wish.filter.as_ref().is_none_or(passes) {
             continue;
         }
         if std::mem::replace(comma, true) {

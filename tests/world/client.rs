@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::rc::Rc;
 
 use fastrand::Rng;
@@ -11,6 +12,7 @@ use serde_json::value::RawValue;
 use tickgate::flow::socket::wire::Newcomer;
 use tickgate_feeds::symbols::Symbols;
 
+use super::filter::{FILTERS, Reference, expected};
 use super::history::{Fields, History};
 use super::wire::{Pipe, SharedPipe, SimWire};
 
@@ -34,6 +36,10 @@ pub struct Seen {
     pub resumes: u64,
     pub resets: u64,
     pub digests: u64,
+    /// Rows that left a filtered stream, rows that came to one after the first picture, trades that were left out.
+    pub outs: u64,
+    pub entered: u64,
+    pub left_out: u64,
 }
 
 impl Seen {
@@ -52,6 +58,9 @@ impl Seen {
         self.resumes += other.resumes;
         self.resets += other.resets;
         self.digests += other.digests;
+        self.outs += other.outs;
+        self.entered += other.entered;
+        self.left_out += other.left_out;
     }
 }
 
@@ -65,6 +74,7 @@ struct Stream {
     resumed: bool,
     joining: bool,
     every: bool,
+    filter: Option<&'static Reference>,
     slot_ns: Option<u64>,
     fields: Option<Vec<String>>,
     seq: Option<u64>,
@@ -317,6 +327,7 @@ impl Client {
         stream.asked = self.asked.get(&stream.sub).cloned().unwrap_or_default();
         match (message["recovered"].as_str(), self.kept.remove(&stream.sub)) {
             (None, None) => {}
+            (Some("reset"), Some(_)) if stream.filter.is_some() => self.seen.resets += 1,
             (Some("reset"), Some(kept)) => {
                 self.seen.resets += 1;
                 assert_ne!(stream.wish, "another");
@@ -344,7 +355,7 @@ impl Client {
         }
         self.streams.remove(&number);
         stream.asked = Value::Null; // what it is now was never one command, so it is not resumed
-        if had.snapshot_done {
+        if had.snapshot_done && had.filter.is_none() && stream.filter.is_none() {
             stream.goes_on(had, message);
         }
         let number = message["stream"].as_u64().expect("a stream");
@@ -382,7 +393,10 @@ impl Client {
             self.seen.gaps += 1;
             // Of a topic that came while we watched, the first number seen begins the count.
             let held = stream.q.get(&gap.topic).copied();
-            let joins = held.is_none_or(|held| gap.from.is_none_or(|from| from <= held + 1));
+            let joins = held.is_none_or(|held| {
+                let before = |from| stream.left_out(&gap.topic, held + 1..from, history, symbols);
+                gap.from.is_none_or(|from| from <= held + 1 || before(from))
+            });
             assert!(joins, "{}: gap from {:?}, held {held:?}", gap.topic, gap.from);
             stream.q.insert(gap.topic.clone(), gap.to.max(held.unwrap_or(0)));
         }
@@ -391,7 +405,7 @@ impl Client {
             stream.apply(row, history, symbols, &mut self.seen);
         }
         if !batch.more && stream.snapshot_done {
-            stream.check_promise(history, symbols);
+            stream.check_promise(stream.rev, history, symbols);
         }
         if let Some(digest) = batch.digest {
             self.seen.digests += 1;
@@ -400,21 +414,16 @@ impl Client {
     }
 
     /// In the end every stream holds the images of the hub, and every event up to the last.
-    pub fn check_settled(&self, history: &History, symbols: &Symbols, trades: &[u64]) {
+    pub fn check_settled(&self, history: &History, symbols: &Symbols) {
         for stream in self.streams.values() {
             assert!(stream.snapshot_done, "a picture under way after the market stood still");
-            for name in stream.rows.keys() {
-                let symbol = symbols.find(name).expect("listed");
-                stream.agrees(name, history.at(symbol, u64::MAX).expect("an image"));
-            }
+            stream.check_promise(u64::MAX, history, symbols);
             for (topic, q) in stream.q.iter().filter(|_| stream.every) {
                 if let Some(name) = topic.strip_prefix("trade:") {
                     let symbol = symbols.find(name).expect("listed");
-                    assert_eq!(
-                        *q,
-                        trades[symbol.index()],
-                        "{topic}: every trade was given or announced as lost"
-                    );
+                    let end = history.trades[symbol.index()].len() as u64;
+                    let all = *q == end || stream.left_out(topic, *q + 1..end + 1, history, symbols);
+                    assert!(all, "{topic}: every trade was given or announced as lost");
                 }
             }
         }
@@ -427,11 +436,14 @@ impl Stream {
             let list = value.as_array()?;
             Some(list.iter().map(|name| name.as_str().expect("a name").to_owned()).collect())
         };
-        let q = message["q"].as_object().expect("q").iter();
+        let filter = message["filter"].as_str().map(Reference::named);
+        assert_eq!(filter.is_some(), message["q"] == "sparse");
+        let q = message["q"].as_object().into_iter().flatten();
         Self {
             sub: message["sub"].as_str().expect("a sub").to_owned(),
             wish: message["wish"].as_str().expect("a wish").to_owned(),
             every: message["mode"] == "every",
+            filter,
             slot_ns: message["rate"].as_f64().map(|rate| (1e9 / rate) as u64),
             fields: strings(&message["fields"]),
             q: q.map(|(topic, q)| (topic.clone(), q.as_u64().expect("a number"))).collect(),
@@ -508,15 +520,29 @@ impl Stream {
         let text = |key: &str| row.get(key).map(|value| value.get().trim_matches('"').to_owned());
         let number = |key: &str| text(key).and_then(|text| text.parse::<u64>().ok());
         let name = text("symbol").expect("a symbol");
+        if row.contains_key("out") {
+            return self.take_out(&name, history, symbols, seen);
+        }
         let (rev, q) = (number("rev").expect("a rev"), number("q").expect("a q"));
         match text("channel").as_deref() {
             Some("trade") => {
                 seen.events += 1;
                 assert_eq!(number("trade_id"), Some(q), "the n-th trade has the number n");
+                let topic = format!("trade:{name}");
+                let price = history.trades[symbols.find(&name).expect("listed").index()][q as usize - 1];
+                assert!(
+                    self.filter.is_none_or(|filter| filter.takes_trade(price)),
+                    "{name}: a trade at {price}"
+                );
+                let held = self.q.get(&topic).copied().unwrap_or(q - 1);
+                if self.every && q > held + 1 && self.left_out(&topic, held + 1..q, history, symbols) {
+                    seen.left_out += q - held - 1;
+                    self.q.insert(topic.clone(), q - 1);
+                }
                 if self.every {
-                    self.next_event(format!("trade:{name}"), q);
+                    self.next_event(topic, q);
                 } else {
-                    let held = self.q.insert(format!("trade:{name}"), q);
+                    let held = self.q.insert(topic, q);
                     assert!(held.is_none_or(|held| held <= q), "{name}: {q} after {held:?}");
                 }
             }
@@ -544,6 +570,12 @@ impl Stream {
             None => {
                 let fields = row.iter().filter(|(key, _)| !KEYS.contains(&key.as_str()));
                 let fields = fields.map(|(key, value)| (key.clone(), value.get().to_owned()));
+                let symbol = symbols.find(&name).expect("listed");
+                let image = history.exactly(symbol, rev).expect("a rev at which a cut was made");
+                if let Some(filter) = self.filter {
+                    assert!(filter.takes(image), "{name} at {rev}: {image:?}");
+                    seen.entered += u64::from(self.snapshot_done && !self.rows.contains_key(&name));
+                }
                 let held = self.rows.entry(name.clone()).or_default();
                 assert!(row.contains_key("full") || held.0 > 0, "{name}: the first row is whole");
                 assert!(rev >= held.0, "{name}: a row never goes back");
@@ -553,17 +585,45 @@ impl Stream {
                 held.0 = rev;
                 held.1.extend(fields);
                 // Each selected field equals the image at its row's rev.
-                let symbol = symbols.find(&name).expect("listed");
-                self.agrees(&name, history.exactly(symbol, rev).expect("a rev at which a cut was made"));
+                self.agrees(&name, image);
             }
         }
     }
 
-    /// No topic has an unsent change at or below the frame's rev.
-    fn check_promise(&self, history: &History, symbols: &Symbols) {
-        for (name, (rev, _)) in &self.rows {
+    /// A row that the filter no longer lets through. It may have gone before: then nothing is held of it.
+    fn take_out(&mut self, name: &str, history: &History, symbols: &Symbols, seen: &mut Seen) {
+        let filter = self.filter.expect("a filter");
+        seen.outs += 1;
+        if let Some((rev, _)) = self.rows.remove(name) {
+            let mut since = history.since(symbols.find(name).expect("listed"), rev);
+            assert!(since.any(|image| !filter.takes(image)), "{name} was let through ever since {rev}");
+        }
+    }
+
+    /// Whether all these trades are such as the filter leaves out.
+    fn left_out(&self, topic: &str, numbers: Range<u64>, history: &History, symbols: &Symbols) -> bool {
+        let Some((filter, name)) = self.filter.zip(topic.strip_prefix("trade:")) else { return false };
+        let prices = &history.trades[symbols.find(name).expect("listed").index()];
+        let prices = &prices[numbers.start as usize - 1..numbers.end as usize - 1];
+        prices.iter().all(|price| !filter.takes_trade(*price))
+    }
+
+    /// No topic has an unsent change at or below this revision.
+    fn check_promise(&self, promised: u64, history: &History, symbols: &Symbols) {
+        for (name, (rev, held)) in &self.rows {
             let symbol = symbols.find(name).expect("listed");
-            self.agrees(name, history.at(symbol, self.rev.max(*rev)).expect("an image"));
+            let image = history.at(symbol, promised.max(*rev)).expect("an image");
+            match self.filter {
+                // Of what may be held back only the state is promised.
+                Some(filter) if filter.waits => assert_eq!(held["state"], image["state"], "{name}"),
+                _ => self.agrees(name, image),
+            }
+        }
+        if let (Some(filter), Some(topics)) = (self.filter, self.asked["topics"].as_array()) {
+            let topics = topics.iter().filter_map(Value::as_str);
+            for (name, is_in) in expected(filter, topics, promised, history, symbols) {
+                assert_eq!(self.rows.contains_key(&name), is_in, "{name} at {promised}");
+            }
         }
     }
 
@@ -586,7 +646,9 @@ impl Stream {
 fn update(random: &mut Rng) -> Value {
     let topic = TOPICS[random.usize(..TOPICS.len())];
     let mut command = serde_json::json!({ "action": "update" });
-    match random.u8(..6) {
+    match random.u8(..8) {
+        6 => command["filter"] = FILTERS[random.usize(..FILTERS.len())].text.into(),
+        7 => command["filter"] = Value::Null,
         0 => command["add"] = serde_json::json!([topic]),
         1 => command["remove"] = serde_json::json!([topic]),
         2 => command["topics"] = serde_json::json!([topic, "A01"]),
@@ -623,6 +685,13 @@ fn subscribe(random: &mut Rng) -> Value {
     }
     if random.bool() {
         command["digest"] = random.u32(1..4).into();
+    }
+    if random.u8(..3) == 0 {
+        let filter = &FILTERS[random.usize(..FILTERS.len())];
+        command["filter"] = filter.text.into();
+        if filter.waits {
+            command["digest"] = 0.into(); // what is held back cannot be told in one number
+        }
     }
     command
 }

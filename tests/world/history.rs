@@ -10,13 +10,18 @@ use tickgate_feeds::market::Symbol;
 /// A row's fields as text, without its key.
 pub type Fields = BTreeMap<String, String>;
 
-#[derive(Default)]
 pub struct History {
     images: Vec<BTreeMap<u64, Fields>>,
     pub rev: u64,
+    /// The prices of all trades of each symbol, those that were lost on the way included.
+    pub trades: Vec<Vec<u32>>,
 }
 
 impl History {
+    pub fn new(symbols_max: usize) -> Self {
+        Self { images: Vec::new(), rev: 0, trades: vec![Vec::new(); symbols_max] }
+    }
+
     pub fn record(&mut self, hub: &mut Hub) {
         hub.cut(self.rev); // lists what is new
         let images = hub.images();
@@ -36,6 +41,11 @@ impl History {
     /// The image as it stood at `rev`.
     pub fn at(&self, symbol: Symbol, rev: u64) -> Option<&Fields> {
         self.images.get(symbol.index())?.range(..=rev).next_back().map(|(_, fields)| fields)
+    }
+
+    /// The images that came after `rev`.
+    pub fn since(&self, symbol: Symbol, rev: u64) -> impl Iterator<Item = &Fields> {
+        self.images[symbol.index()].range(rev.saturating_add(1)..).map(|(_, fields)| fields)
     }
 
     /// The image at exactly this revision.

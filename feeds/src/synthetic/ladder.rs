@@ -2,6 +2,10 @@
 //!
 //! Bound kept here: every price that leaves the simulated market is `price_of` some rung, hence exact and on tick.
 
+use rust_decimal::Decimal;
+
+use crate::symbols::Steps;
+
 /// Steps of 10 VND below this price, of 50 up to the next.
 const MIDDLE: i64 = 10_000;
 /// Steps of 100 VND from this price on.
@@ -10,6 +14,12 @@ const UPPER: i64 = 50_000;
 const MIDDLE_RUNG: u32 = 1_000;
 /// The rung of [`UPPER`].
 const UPPER_RUNG: u32 = 1_800;
+
+/// The widths of the steps, from price to price.
+pub(super) fn steps() -> Steps {
+    let steps = [(0, 10), (MIDDLE, 50), (UPPER, 100)];
+    Steps::new(&steps.map(|(from, width)| (Decimal::from(from), Decimal::from(width))))
+}
 
 /// The price of a rung in VND.
 pub(super) const fn price_of(rung: u32) -> i64 {
@@ -81,7 +91,7 @@ mod tests {
 
     #[test]
     fn rungs_and_prices_are_one_to_one_and_on_the_tick_table() {
-        let mut before = -10;
+        let (steps, mut before) = (steps(), -10);
         for rung in 0..4_000 {
             let price = price_of(rung);
             let tick = if before < 10_000 {
@@ -92,6 +102,7 @@ mod tests {
                 100
             };
             assert_eq!(price - before, tick, "the step up from {before}");
+            assert_eq!(steps.at(Decimal::from(before)), Decimal::from(tick));
             assert_eq!((rung_below(price), rung_above(price)), (rung, rung));
             assert_eq!((rung_below(price + 1), rung_above(price + 1)), (rung, rung + 1));
             assert_eq!(rung_of_fair(price as f64), f64::from(rung));

@@ -6,12 +6,13 @@
 use std::ops::RangeInclusive;
 
 use fastrand::Rng;
+use rust_decimal::Decimal;
 
 use super::alias::Alias;
 use super::day::{Day, is_silent, longest_silence};
 use super::flow;
 use super::index::Index;
-use super::ladder::rung_of_fair;
+use super::ladder::{rung_of_fair, steps};
 use super::member::Member;
 use super::members::MEMBERS;
 use super::pace::Pace;
@@ -19,7 +20,7 @@ use super::tape::Tape;
 use crate::calendar::{Calendar, Date};
 use crate::feed::Next;
 use crate::market::{Channel, FeedId, Phase, Side, Symbol, Time, Update};
-use crate::symbols::Symbols;
+use crate::symbols::{Steps, Symbols};
 
 /// After this many updates a call ends, between two messages.
 const CALL_UPDATES: usize = 2_048;
@@ -87,8 +88,11 @@ impl Market {
         };
         let index = list("VN30", Channel::Index)?;
         let mut members = Vec::with_capacity(MEMBERS.len());
+        symbols.set_steps(index, Steps::new(&[(Decimal::ZERO, Decimal::new(1, 2))]));
         for profile in &MEMBERS {
-            members.push(Member::new(list(profile.name, Channel::Quote)?, profile));
+            let symbol = list(profile.name, Channel::Quote)?;
+            symbols.set_steps(symbol, steps());
+            members.push(Member::new(symbol, profile));
         }
         let group: Vec<Symbol> =
             std::iter::once(index).chain(members.iter().map(|member| member.symbol)).collect();

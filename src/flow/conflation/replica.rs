@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tickgate_feeds::market::{Channel, Symbol};
-use tickgate_feeds::symbols::Symbols;
+use tickgate_feeds::symbols::{Steps, Symbols};
 
 use super::Rev;
 use super::bars::OpenBar;
@@ -120,6 +120,11 @@ impl Replica {
     /// The revision from which on the symbol is known here.
     pub fn listed_rev(&self, symbol: Symbol) -> Rev {
         self.listed[symbol.index()]
+    }
+
+    /// The steps in which the symbol's price moves, if they are known.
+    pub fn steps(&self, symbol: Symbol) -> Option<Steps> {
+        self.symbols.listing(symbol)?.steps
     }
 
     /// The symbol's book, if anybody here wants it.

@@ -13,6 +13,7 @@ use slab::Slab;
 use tickgate_feeds::market::{Channel, Symbol};
 use tickgate_feeds::symbols::Symbols;
 
+use super::sieve::Sieve;
 use super::topic::{Topic, TopicName};
 use super::wish::{Mode, Rate, Wish};
 use crate::base::limits::{PHASE_WRITES, PHASES_MAX};
@@ -143,6 +144,8 @@ pub struct Stream {
     pub wish: Arc<Wish>,
     /// The topics it means today.
     pub selection: Selection,
+    /// What it has told of its images, if it has a filter.
+    pub sieve: Option<Sieve>,
     /// Topics that came after the stream began, and when.
     pub joined: Vec<(Topic, Rev)>,
     /// Topics that came but had no room: to be told once.
@@ -465,6 +468,7 @@ impl Streams {
             number: self.last_number,
             wish: Arc::clone(&wish),
             selection,
+            sieve: wish.filter.as_ref().map(Sieve::new),
             joined: Vec::new(),
             refused: Vec::new(),
             is_told: false,

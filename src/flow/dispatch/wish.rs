@@ -4,6 +4,7 @@
 
 use tickgate_feeds::market::{Channel, STATE};
 
+use super::filter::Filter;
 use super::topic::TopicName;
 use crate::base::limits::DEPTH_DEFAULT;
 
@@ -132,6 +133,8 @@ pub struct Options {
     pub strings: Option<bool>,
     /// A digest in every frame whose number divides by this; 0 for none.
     pub digest: Option<u32>,
+    /// Only rows that it lets through; `Some(None)` for no filter.
+    pub filter: Option<Option<Filter>>,
 }
 
 /// A subscription's effective options.
@@ -153,6 +156,8 @@ pub struct Wish {
     pub strings: bool,
     /// A digest in every frame whose number divides by this; 0 for none.
     pub digest: u32,
+    /// Only rows that it lets through.
+    pub filter: Option<Filter>,
 }
 
 impl Default for Wish {
@@ -166,6 +171,7 @@ impl Default for Wish {
             depth: DEPTH_DEFAULT,
             strings: false,
             digest: 0,
+            filter: None,
         }
     }
 }
@@ -182,6 +188,7 @@ impl Wish {
         self.depth = options.depth.unwrap_or(self.depth);
         self.strings = options.strings.unwrap_or(self.strings);
         self.digest = options.digest.unwrap_or(self.digest);
+        self.filter = options.filter.clone().unwrap_or(self.filter);
         (self, capped.is_some())
     }
 
@@ -205,15 +212,16 @@ impl Wish {
 
     /// The same on every node for the same subscription, whatever its topics mean there: a cursor belongs to it.
     pub fn name(&self) -> String {
-        let Self { topics, mode, rate, fields, delta, depth, strings, digest } = self;
+        let Self { topics, mode, rate, fields, delta, depth, strings, digest, filter } = self;
         let topics: Vec<String> = topics.iter().map(TopicName::to_string).collect();
         let text = format!(
-            "{} {} {:?} {:x} {:x} {delta} {depth} {strings} {digest}",
+            "{} {} {:?} {:x} {:x} {delta} {depth} {strings} {digest} {}",
             topics.join(","),
             mode.name(),
             rate.map(|rate| rate.0),
             fields.quote,
-            fields.index
+            fields.index,
+            filter.as_ref().map_or("", Filter::text)
         );
         // FNV-1a, 64 bits (draft-eastlake-fnv): short, stable, and nobody gains by making two wishes collide.
         let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {

@@ -2,6 +2,8 @@
 //!
 //! Bound kept here: an error repeats at most `ECHO_CHARS_MAX` characters of what the client sent.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -77,14 +79,25 @@ pub struct Subscription<'a> {
     pub depth: u16,
     pub decimals: &'static str,
     pub digest: u32,
+    pub filter: Option<String>,
     pub topics: usize,
-    pub q: std::collections::BTreeMap<String, u64>,
+    pub q: Numbers,
     pub rejected: Vec<Rejected>,
     /// Topics that an update took away.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<String>,
     /// What became of a cursor: `exact`, `conflated` or `reset`.
     pub recovered: Option<&'static str>,
+}
+
+/// Where the numbers of events stand when a subscription begins.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Numbers {
+    /// By topic, of those of which every event is given.
+    Each(BTreeMap<String, u64>),
+    /// `"sparse"`: a filter leaves events out, so only `gaps` tell of losses.
+    Sparse(&'static str),
 }
 
 /// A topic that was not taken.

@@ -11,6 +11,7 @@ use super::answer::echo;
 use crate::base::limits::{DEPTH_MAX, Limits};
 use crate::base::reason::Reason;
 use crate::flow::conflation::Rev;
+use crate::flow::dispatch::filter::{Filter, Slip};
 use crate::flow::dispatch::wish::{Fields, Mode, Options, Rate};
 
 /// What a client wants.
@@ -176,16 +177,18 @@ fn command(mut object: Map<String, Value>, limits: &Limits) -> Result<Command, M
     object.keys().next().map_or(Ok(command), |key| Err(unknown_key(key, known)))
 }
 
-const SUBSCRIBE_KEYS: [&str; 12] = [
+const SUBSCRIBE_KEYS: [&str; 13] = [
     "sub", "topics", "topic", "snapshot", "since", "mode", "rate", "fields", "delta", "depth", "decimals",
-    "digest",
+    "digest", "filter",
 ];
-const UPDATE_KEYS: [&str; 11] =
-    ["sub", "topics", "add", "remove", "mode", "rate", "fields", "delta", "depth", "decimals", "digest"];
+const UPDATE_KEYS: [&str; 12] = [
+    "sub", "topics", "add", "remove", "mode", "rate", "fields", "delta", "depth", "decimals", "digest",
+    "filter",
+];
 
-const QUERY_KEYS: [&str; 12] = [
+const QUERY_KEYS: [&str; 13] = [
     "symbols", "topics", "sub", "snapshot", "since", "mode", "rate", "fields", "delta", "depth", "decimals",
-    "digest",
+    "digest", "filter",
 ];
 
 fn subscribe(object: &mut Map<String, Value>, limits: &Limits) -> Result<Subscribe, Mistake> {
@@ -247,6 +250,12 @@ fn options(object: &mut Map<String, Value>) -> Result<Options, Mistake> {
         let every = every.as_u64().and_then(|every| u32::try_from(every).ok());
         every.ok_or_else(|| mistake("digest: expected a whole number of frames, 0 for none"))
     });
+    let filter = match object.remove("filter") {
+        None => None,
+        Some(Value::Null) => Some(None),
+        Some(Value::String(text)) => Some(Some(filter(&text)?)),
+        Some(_) => return Err(mistake("filter: expected a string such as \"last > 60000\"")),
+    };
     let mode = string(object, "mode")?.map(|name| mode(&name));
     let strings = string(object, "decimals")?.map(|name| decimals_are_strings(&name));
     Ok(Options {
@@ -257,6 +266,7 @@ fn options(object: &mut Map<String, Value>) -> Result<Options, Mistake> {
         depth: depth.transpose()?,
         strings: strings.transpose()?,
         digest: digest.transpose()?,
+        filter,
     })
 }
 
@@ -282,7 +292,7 @@ pub fn from_query(query: &str, limits: &Limits) -> Result<Option<Subscribe>, Mis
                 "false" | "0" => Value::Bool(false),
                 _ => Value::from(value),
             },
-            "mode" | "decimals" | "sub" | "since" => Value::from(value),
+            "mode" | "decimals" | "filter" | "sub" | "since" => Value::from(value),
             other => return Err(unknown_key(other, &QUERY_KEYS)),
         };
         // Nobody could tell which of two was meant.
@@ -372,6 +382,12 @@ fn decimals_are_strings(decimals: &str) -> Result<bool, Mistake> {
         "string" => Ok(true),
         _ => Err(mistake("decimals: expected \"number\" or \"string\"")),
     }
+}
+
+fn filter(text: &str) -> Result<Filter, Mistake> {
+    Filter::parse(text).map_err(|Slip { column, expected, found }| {
+        mistake(format!("filter: column {column}: expected {expected}, found {}", echo(&found)))
+    })
 }
 
 /// A cursor: an object, or in a URL its parts with colons between them.
@@ -480,6 +496,14 @@ mod tests {
                 "bad_request: depth: expected a whole number from 1 to 1000",
             ),
             (
+                r#"{"action":"subscribe","topics":["A"],"filter":"last > 'abc'"}"#,
+                "bad_request: filter: column 8: expected a number, found 'abc'",
+            ),
+            (
+                r#"{"action":"subscribe","topics":["A"],"filter":7}"#,
+                "bad_request: filter: expected a string such as \"last > 60000\"",
+            ),
+            (
                 r#"{"action":"subscribe","topics":["A"],"feilds":[]}"#,
                 "bad_request: unknown key \"feilds\", did you mean \"fields\"?",
             ),
@@ -519,10 +543,12 @@ mod tests {
 
     #[test]
     fn a_url_subscribes_like_a_message() {
-        let query = from_query("symbols=VCB,%40VN30&rate=5&fields=last,bid", &Limits::default());
+        let query =
+            from_query("symbols=VCB,%40VN30&rate=5&fields=last,bid&filter=last+%3E+5", &Limits::default());
         let subscribe = query.expect("valid").expect("a subscription");
         assert_eq!(subscribe.topics, ["VCB", "@VN30"]);
         assert_eq!(subscribe.options.rate, Some(Some(5.0)));
+        assert_eq!(subscribe.options.filter, Some(Filter::parse("last > 5").ok()));
         assert_eq!(from_query("", &Limits::default()), Ok(None));
         assert!(from_query("symbols=A&rate=x", &Limits::default()).is_err());
         assert!(from_query("symbols=%4", &Limits::default()).is_err());

@@ -14,7 +14,7 @@ use crate::flow::dispatch::topic::Topic;
 use crate::flow::dispatch::wish::Wish;
 
 /// The digest of these topics as they stand in the replica.
-pub fn digest(replica: &Replica, wish: &Wish, topics: &[Topic]) -> u32 {
+pub fn digest<'a>(replica: &Replica, wish: &Wish, topics: impl Iterator<Item = &'a Topic>) -> u32 {
     let mut text = Text::default();
     let mut sum = 0u32;
     for topic in topics {

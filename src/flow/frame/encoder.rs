@@ -7,7 +7,10 @@ use tickgate_feeds::market::{Channel, Symbol};
 
 use super::batch::{Batch, Head};
 use super::digest::digest;
-use super::row::{Rows, Shape, encode_bar, encode_book, encode_event, push_gap, push_refused, push_topic};
+use super::row::{
+    Rows, Shape, encode_bar, encode_book, encode_event, encode_image, push_gap, push_out, push_refused,
+    push_topic,
+};
 use super::text::Text;
 use crate::base::clock::Now;
 use crate::base::limits::LEVEL_TEXT_BYTES;
@@ -15,9 +18,10 @@ use crate::base::reason::Reason;
 use crate::flow::conflation::Rev;
 use crate::flow::conflation::log::{Event, What};
 use crate::flow::conflation::replica::Replica;
+use crate::flow::dispatch::sieve::{Look, Owed, Sieve};
 use crate::flow::dispatch::streams::{Debt, Stream};
 use crate::flow::dispatch::topic::Topic;
-use crate::flow::dispatch::wish::Mode;
+use crate::flow::dispatch::wish::{Mode, Wish};
 
 /// Events taken from the log for one frame: more than fit into one.
 const EVENTS_AT_ONCE: usize = 1024;
@@ -100,6 +104,7 @@ impl Encoder {
         for topic in std::mem::take(&mut stream.refused) {
             push_refused(&mut batch.rejected, topic.channel, self.replica.name(topic.symbol));
         }
+        self.judge(stream, true);
         let walk = self.shortest_walk(stream, &mut changed);
         loop {
             let done = self.fill(stream, &walk, &mut position, self.replica.rev, batch);
@@ -138,9 +143,16 @@ impl Encoder {
 
     /// Makes the next frame of what one client lacks, and notes in `debt` that it has it. Returns whether that was all;
     /// then the client holds what those on the stream hold. No frame is made when it holds that already.
-    pub fn encode_private(&mut self, stream: &Stream, debt: &mut Debt, batch: &mut Batch, now: Now) -> bool {
+    pub fn encode_private(
+        &mut self,
+        stream: &mut Stream,
+        debt: &mut Debt,
+        batch: &mut Batch,
+        now: Now,
+    ) -> bool {
         batch.clear();
         batch.open();
+        self.judge(stream, false);
         // A picture or a payment under way ends with a frame without `more`, be it empty.
         let owes_end = debt.fresh || debt.cursor > 0;
         let from_start = debt.cursor == 0;
@@ -176,6 +188,16 @@ impl Encoder {
             (debt.fresh, debt.joining) = (false, false);
         }
         done && debt.held == stream.rev && debt.events == stream.rev
+    }
+
+    /// Lets a stream with a filter look at what changed since it looked last; `flushes` if those on the stream are sent what
+    /// they lack now. A new stream looks once before anybody is served.
+    pub fn judge(&self, stream: &mut Stream, flushes: bool) {
+        let (Some(filter), Some(sieve)) = (&stream.wish.filter, &mut stream.sieve) else { return };
+        let images = &stream.selection.topics()[..stream.selection.images_end()];
+        let flush_from = flushes.then_some(stream.rev);
+        let look = Look { images: &self.replica.images, rev: self.replica.rev, flush_from };
+        sieve.judge(filter, images, look, &|symbol| self.replica.steps(symbol));
     }
 
     /// The whole selection, or, if fewer images than a part of it have changed, only those.
@@ -220,7 +242,8 @@ impl Encoder {
             debt.cursor = 0; // the selection changed under a payment: begin again, repeats do no harm
         }
         self.rows.begin_frame();
-        let plain = stream.joined.is_empty() && stream.wish.delta && debt.news.is_none();
+        let plain =
+            stream.joined.is_empty() && stream.wish.delta && debt.news.is_none() && stream.sieve.is_none();
         if plain && !self.push_images(stream, &walk.topics[..walk.images_end], debt, batch) {
             return false;
         }
@@ -285,15 +308,27 @@ impl Encoder {
         let before = out.len();
         let arrival_ns = match topic.channel {
             Channel::Quote | Channel::Index => {
-                let mut shape =
-                    Shape { since: held, fields: wish.fields.mask(topic.channel), strings: wish.strings };
-                if !wish.delta && replica.images.mask_since(symbol, held) & shape.fields != 0 {
-                    shape.since = 0;
+                let sieve = stream.sieve.as_ref();
+                match sieve.map_or(Owed::Since(held), |sieve| sieve.owed(symbol, held, debt.held)) {
+                    Owed::Nothing => {}
+                    Owed::Out => push_out(out, name),
+                    Owed::Since(since) => {
+                        let fields = wish.fields.mask(topic.channel);
+                        let mut shape = Shape { since, fields, strings: wish.strings };
+                        if !wish.delta && replica.images.mask_since(symbol, since) & fields != 0 {
+                            shape.since = 0;
+                        }
+                        if sieve.is_some_and(Sieve::waits) {
+                            // Each image may have a `since` of its own: nobody else wants the same row.
+                            encode_image(out, &replica.images, name, symbol, shape);
+                        } else {
+                            let shape = self.rows.name(shape);
+                            let row = self.rows.image(replica, symbol, shape);
+                            self.rows.put(row, out);
+                        }
+                    }
                 }
-                let shape = self.rows.name(shape);
-                let row = self.rows.image(replica, symbol, shape);
-                self.rows.put(row, out);
-                row.arrival_ns
+                replica.images.head(symbol).arrival_ns
             }
             Channel::Book => {
                 let Some(book) = replica.book(symbol) else { return };
@@ -303,11 +338,9 @@ impl Encoder {
             Channel::Trade if wish.mode == Mode::Every => return,
             Channel::Status => return,
             Channel::Trade => {
-                let mut events = replica.log.topic_since(topic.channel, symbol, 0);
-                let Some(last) = events.find(|event| !matches!(event.what, What::Gap { .. })) else { return };
-                if last.rev <= held {
-                    return;
-                }
+                let mut events = replica.log.topic_since(topic.channel, symbol, held);
+                let is_wanted = |event: &&Event| matches!(event.what, What::Trade(_)) && passes(wish, event);
+                let Some(last) = events.find(is_wanted) else { return };
                 encode_event(out, name, last, wish.strings);
                 last.arrival_ns
             }
@@ -384,7 +417,9 @@ impl Encoder {
         }
         let wanted = |event: &&Event| {
             let topic = Topic { channel: event.channel(), symbol: event.symbol };
-            stream.events().binary_search(&topic).is_ok() && event.rev > since(topic)
+            stream.events().binary_search(&topic).is_ok()
+                && event.rev > since(topic)
+                && passes(&stream.wish, event)
         };
         let mut all = true;
         if log.count_since(debt.events) > EVENTS_AT_ONCE {
@@ -395,7 +430,7 @@ impl Encoder {
         } else {
             for &topic in stream.events() {
                 let events = log.topic_since(topic.channel, topic.symbol, since(topic));
-                due.extend(events.filter(|event| event.rev <= target));
+                due.extend(events.filter(|event| event.rev <= target && passes(&stream.wish, event)));
             }
         }
         due.sort_unstable_by_key(|event| event.rev);
@@ -410,7 +445,8 @@ impl Encoder {
     /// The digest that a frame of this number has: of everything, as it stands here.
     fn digest(&self, stream: &Stream, seq: u64) -> Option<u32> {
         let due = stream.wish.digest > 0 && seq.is_multiple_of(u64::from(stream.wish.digest));
-        due.then(|| digest(&self.replica, &stream.wish, stream.selection.topics()))
+        let shown = |topic: &&Topic| stream.sieve.as_ref().is_none_or(|sieve| sieve.shows(**topic));
+        due.then(|| digest(&self.replica, &stream.wish, stream.selection.topics().iter().filter(shown)))
     }
 
     /// How long the topic's row may be, for rows that can be long.
@@ -457,5 +493,13 @@ impl Encoder {
     /// Whether the symbol is known here yet.
     pub fn knows(&self, symbol: Symbol) -> bool {
         symbol.index() < self.replica.len()
+    }
+}
+
+/// Whether the filter, if there is one, lets an event through: it speaks of trades alone.
+fn passes(wish: &Wish, event: &Event) -> bool {
+    match (&wish.filter, &event.what) {
+        (Some(filter), What::Trade(trade)) => filter.takes_trade(trade),
+        _ => true,
     }
 }

@@ -189,6 +189,13 @@ fn encode_rest(out: &mut Text, images: &Images, symbol: Symbol, shape: Shape, st
     }
 }
 
+/// Appends `{"symbol":..,"out":true}`: the filter no longer lets the image through.
+pub fn push_out(out: &mut Text, name: &str) {
+    out.put(b"{\"symbol\":\"");
+    out.put_slice(name.as_bytes());
+    out.put(b"\",\"out\":true}");
+}
+
 /// Appends a book's row: always whole, best levels first.
 pub fn encode_book(out: &mut Text, images: &Images, name: &str, book: &BookTop, depth: u16, strings: bool) {
     let Some(symbol) = book.symbol else { return };

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use super::Shard;
 use super::session::Sub;
 use crate::base::reason::Reason;
+use crate::flow::dispatch::filter::Filter;
 use crate::flow::dispatch::streams::{Debt, Place, Selection, SessionKey};
 use crate::flow::dispatch::topic::{Refusal, Topic, TopicName};
 use crate::flow::dispatch::wish::{Rate, Wish};
-use crate::flow::frame::answer::{Answer, Listed, Rejected, Subscription};
+use crate::flow::frame::answer::{Answer, Listed, Numbers, Rejected, Subscription};
 use crate::flow::frame::command::{Command, Mistake, Subscribe, Update};
 use crate::flow::socket::wire::Io;
 use serde_json::value::RawValue;
+use tickgate_feeds::market::Channel;
 
 impl<I: Io> Shard<I> {
     /// Does what clients asked for since the last turn.
@@ -45,12 +47,15 @@ impl<I: Io> Shard<I> {
             Ok(name) => name,
             Err(code) => return self.refuse(key, id, &Mistake::of(code), Vec::new()),
         };
-        let found = self.resolve(&asked.topics, self.room(key));
+        let (wish, capped) = Wish::default().with(&asked.options, self.identity.limits.rate_max);
+        let found = self.resolve(&asked.topics, wish.filter.as_ref(), self.room(key));
         if found.names.is_empty() {
             return self.refuse_all(key, id, found.rejected);
         }
-        let wish = Wish { topics: found.names, ..Wish::default() };
-        let (wish, capped) = wish.with(&asked.options, self.identity.limits.rate_max);
+        let wish = Wish { topics: found.names, ..wish };
+        if let Err(mistake) = check(&wish) {
+            return self.refuse(key, id, &mistake, Vec::new());
+        }
         let resumed = asked.since.as_ref().map(|since| self.resume(since, &wish, &found.selection));
         let (recovered, debt) = match resumed {
             None => (None, None),
@@ -80,14 +85,17 @@ impl<I: Io> Shard<I> {
         let had = Arc::clone(&stream.wish);
         let (topics, unknown) = topics_after(asked, &had.topics);
         let room = self.room(key) + stream.selection.topics().len();
-        let mut found = self.resolve(&topics, room);
+        let (wish, capped) = (*had).clone().with(&asked.options, self.identity.limits.rate_max);
+        let mut found = self.resolve(&topics, wish.filter.as_ref(), room);
         self.stats.refusals[Reason::UnknownTopic as usize] += unknown.len() as u64;
         found.rejected.extend(unknown);
         if found.names.is_empty() {
             return self.refuse_all(key, id, found.rejected);
         }
-        let wish = Wish { topics: found.names, ..(*had).clone() };
-        let (wish, capped) = wish.with(&asked.options, self.identity.limits.rate_max);
+        let wish = Wish { topics: found.names, ..wish };
+        if let Err(mistake) = check(&wish) {
+            return self.refuse(key, id, &mistake, Vec::new());
+        }
         let (mut place, mut removed) = (old, Vec::new());
         if wish != *had {
             let gone = self.streams.get(old.stream).selection.topics().iter();
@@ -119,7 +127,10 @@ impl<I: Io> Shard<I> {
         let mut subs = self.sessions[key as usize].subs.iter().enumerate();
         let twice =
             subs.any(|(at, sub)| Some(at) != besides && *self.streams.get(sub.place.stream).wish == wish);
-        self.streams.join(wish, selection, key, !twice, self.encoder.replica.rev, self.now.mono_ns)
+        let (rev, now_ns) = (self.encoder.replica.rev, self.now.mono_ns);
+        let place = self.streams.join(wish, selection, key, !twice, rev, now_ns);
+        self.encoder.judge(self.streams.get_mut(place.stream), false);
+        place
     }
 
     /// A client that joined holds something already: it is owed the rest, and no whole picture.
@@ -182,8 +193,12 @@ impl<I: Io> Shard<I> {
             depth: wish.depth,
             decimals: if wish.strings { "string" } else { "number" },
             digest: wish.digest,
+            filter: wish.filter.as_ref().map(|filter| filter.text().to_owned()),
             topics: stream.selection.topics().len(),
-            q: self.encoder.event_numbers(stream, debt),
+            q: match wish.filter {
+                Some(_) => Numbers::Sparse("sparse"),
+                None => Numbers::Each(self.encoder.event_numbers(stream, debt)),
+            },
             rejected,
             removed: Vec::new(),
             recovered,
@@ -191,7 +206,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// What topic names mean today, and which could not be taken.
-    fn resolve(&mut self, texts: &[String], room: usize) -> Found {
+    fn resolve(&mut self, texts: &[String], filter: Option<&Filter>, room: usize) -> Found {
         let mut found = Found::default();
         let mut topics = Vec::new();
         let mut texts: Vec<&String> = texts.iter().collect();
@@ -208,6 +223,10 @@ impl<I: Io> Shard<I> {
                 if means.len() > room {
                     let message = format!("expected at most {room} more topics");
                     return Err(Refusal { code: Reason::TopicLimit, message });
+                }
+                if means.iter().any(|topic| self.lacks_steps(filter, *topic)) {
+                    let message = "filter: expected a move in numbers or %, not in ticks".to_owned();
+                    return Err(Refusal { code: Reason::UnknownTick, message });
                 }
                 Ok((name, means))
             });
@@ -226,6 +245,12 @@ impl<I: Io> Shard<I> {
         found.names.dedup();
         found.selection = Selection::new(topics);
         found
+    }
+
+    /// Whether the filter counts price steps that are not known.
+    fn lacks_steps(&self, filter: Option<&Filter>, topic: Topic) -> bool {
+        let counts = filter.is_some_and(|filter| filter.counts_ticks() && filter.concerns(topic.channel));
+        counts && topic.channel < Channel::Book && self.encoder.replica.steps(topic.symbol).is_none()
     }
 
     /// None of the topics could be taken.
@@ -295,6 +320,15 @@ impl<I: Io> Shard<I> {
             }
         }
     }
+}
+
+/// Whether the options of a wish go together.
+fn check(wish: &Wish) -> Result<(), Mistake> {
+    if wish.digest > 0 && wish.filter.as_ref().is_some_and(Filter::waits) {
+        let message = "digest: expected 0 with a filter that holds rows back by move or changed";
+        return Err(Mistake::new(Reason::BadRequest, message));
+    }
+    Ok(())
 }
 
 /// What topic names mean.

@@ -25,7 +25,8 @@ impl<I: Io> Shard<I> {
     ) -> Result<Option<(&'static str, Debt)>, Mistake> {
         let replica = &self.encoder.replica;
         let same = since.wish.as_ref().is_none_or(|name| *name == wish.name());
-        if since.epoch != self.identity.epoch || !same {
+        // What a filter had let through by then is not remembered.
+        if since.epoch != self.identity.epoch || !same || wish.filter.is_some() {
             return Ok(None);
         }
         if since.rev > replica.rev {
@@ -65,7 +66,12 @@ impl<I: Io> Shard<I> {
         };
         let topics = selection.topics().iter().copied().filter(is_new).collect();
         let news = news(topics, self.encoder.replica.rev);
-        Debt { cursor: 0, queued: false, served_until_ns: 0, news, ..had }
+        let debt = Debt { cursor: 0, queued: false, served_until_ns: 0, news, ..had };
+        if wish.filter.is_none() && old.wish.filter.is_none() {
+            return debt;
+        }
+        // The two streams may not agree on what they have let through: images begin anew, events go on.
+        Debt { held: 0, told: 0, seq: None, fresh: true, ..debt }
     }
 }
 
