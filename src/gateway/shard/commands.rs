@@ -12,7 +12,7 @@ use crate::flow::dispatch::streams::{Debt, Place, Selection, SessionKey};
 use crate::flow::dispatch::topic::{Refusal, Topic, TopicName};
 use crate::flow::dispatch::wish::{Rate, Wish};
 use crate::flow::frame::answer::{Answer, Listed, Numbers, Rejected, Subscription};
-use crate::flow::frame::command::{Command, Mistake, Subscribe, Update};
+use crate::flow::frame::command::{Command, Mistake, Request, Subscribe, Update};
 use crate::flow::socket::wire::Io;
 use serde_json::value::RawValue;
 use tickgate_feeds::market::Channel;
@@ -20,7 +20,13 @@ use tickgate_feeds::market::Channel;
 impl<I: Io> Shard<I> {
     /// Does what clients asked for since the last turn.
     pub(super) fn obey(&mut self) {
-        if !self.requests.is_empty() && !self.knows_all_symbols() {
+        let rev = self.encoder.replica.rev;
+        // Another shard may have given a client more than this one has looked at.
+        let is_ahead = |(_, request): &(SessionKey, Request)| match &request.command {
+            Ok(Command::Subscribe(asked)) => asked.since.as_ref().is_some_and(|since| since.rev > rev),
+            _ => false,
+        };
+        if !self.requests.is_empty() && !self.knows_all_symbols() || self.requests.iter().any(is_ahead) {
             self.pull();
         }
         for (key, request) in std::mem::take(&mut self.requests) {
