@@ -39,6 +39,7 @@ TESTS = [
     Test("capture", "tests/clients/capture_test.py", "--binary {program}", None),
     Test("bad_input", "tests/clients/bad_input_test.py", "--binary {program}", None),
     Test("http", "tests/clients/http_test.py", "--binary {program}", None),
+    Test("silence", "tests/clients/silence_test.py", "--binary {program}", None),
     Test("restart", "tests/clients/restart_test.py", "--binary {program}", None),
     Test("stalled", "tests/clients/stalled_test.py", "--binary {program}", None),
     Test("memory", "tests/clients/memory_test.py", "--binary {program}", None),

@@ -5,5 +5,6 @@
     reason = "in a test binary nothing can be reached, and `pub` says what a module offers"
 )]
 
+mod rhythm;
 mod tidy;
 mod world;

@@ -151,6 +151,9 @@ impl World {
             let state = [State::Live, State::Stale, State::Suspect][self.random.usize(..3)];
             self.ingest.set_state(FeedId(self.random.u16(..2)), state);
         }
+        if self.random.u8(..4) == 0 {
+            self.ingest.settle(FeedId(self.random.u16(..2)), self.mono_ns);
+        }
         let burst = if self.random.u8(..30) == 0 { 200 } else { 6 };
         for _ in 0..self.random.usize(..burst) {
             let message = self.message();
@@ -221,6 +224,8 @@ fn tight() -> Limits {
         heartbeat: Duration::from_millis(500),
         ping: Duration::from_secs(2),
         write_stall: Duration::from_secs(3_600),
+        symbol_silence: Duration::from_millis(100),
+        symbol_silence_intervals: 2,
         commands_burst: 1_000,
         ..Limits::default()
     }
@@ -235,6 +240,7 @@ fn run(seed: u64, steps: usize) -> (u64, client::Seen) {
     world.settle();
     let mut seen = client::Seen::default();
     world.clients.iter().for_each(|client| seen.add(client.seen()));
+    seen.silenced = world.ingest.stats().1.silenced;
     (world.trace.finish(), seen)
 }
 
@@ -257,6 +263,7 @@ fn every_client_holds_what_it_was_promised() {
             seen.updates > 1_000 && seen.resumes > 100 && seen.resets > 10 && seen.digests > 1_000,
             "{seen:?}"
         );
+        assert!(seen.silenced > 100, "{seen:?}");
         // Filters are met from both sides.
         assert!(seen.outs > 500 && seen.entered > 500 && seen.left_out > 100, "{seen:?}");
         assert!(

@@ -182,6 +182,12 @@ FEEDS = [
           (rate("tickgate_feed_gaps_total", "instance, feed"), "breaks {{feed}} {{instance}}"),
           (rate("tickgate_losses_total", "instance, reason"), "{{reason}} {{instance}}"),
           (rate("tickgate_book_levels_dropped_total"), "book levels dropped {{instance}}"), width=6),
+    lines("Gone silent", "short",
+          "Symbols that are stale because they have said nothing for much longer than they usually do, in continuous "
+          "trading; and how many became so in five minutes. A whole feed that is silent is under Feeds.",
+          (f"max by (instance) ({metric('tickgate_symbols_silent')})", "silent now {{instance}}"),
+          (f"sum by (instance) (increase({metric('tickgate_symbols_silenced_total')}[5m]))",
+           "fell silent {{instance}}"), width=6),
     lines("What is news", "cps",
           "Updates a second taken in; those that changed something; those that said what was known already.",
           (rate("tickgate_ingest_updates_total"), "taken in {{instance}}"),

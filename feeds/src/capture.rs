@@ -280,6 +280,10 @@ impl Source for Capture {
         None
     }
 
+    fn has_rhythm(&self) -> bool {
+        self.speed != Speed::Max
+    }
+
     fn simulated(&self) -> bool {
         false
     }

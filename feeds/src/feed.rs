@@ -66,6 +66,9 @@ pub trait Source: Send {
     /// How long it may say nothing before its rows are stale; `None` when silence means nothing.
     fn silent_after(&self) -> Option<Duration>;
 
+    /// Whether its updates come at the market's own pace, so that a symbol's silence means something.
+    fn has_rhythm(&self) -> bool;
+
     /// Whether its prices are made up: every place that shows them says so.
     fn simulated(&self) -> bool;
 

@@ -131,6 +131,10 @@ impl Source for Synthetic {
         }
     }
 
+    fn has_rhythm(&self) -> bool {
+        !self.pulled()
+    }
+
     fn simulated(&self) -> bool {
         true
     }

@@ -37,6 +37,10 @@ pub struct Limits {
     pub outbox_bytes_max: usize,
     /// The fastest rate a client may ask for, in frames per second; `None` leaves it open.
     pub rate_max: Option<f64>,
+    /// How long a symbol may say nothing before it is stale at the earliest.
+    pub symbol_silence: Duration,
+    /// How many of its own typical intervals besides: at exponential distances, one silence in e^20 is so long.
+    pub symbol_silence_intervals: u32,
     /// From the accepted socket to the end of the request head.
     pub handshake_timeout: Duration,
     /// The whole life of a connection that does not become a WebSocket: who reads no answer must not hold it.
@@ -72,6 +76,8 @@ impl Default for Limits {
             frame_bytes_max: 64 << 10,
             outbox_bytes_max: 128 << 10,
             rate_max: None,
+            symbol_silence: Duration::from_secs(10),
+            symbol_silence_intervals: 20,
             handshake_timeout: Duration::from_secs(5),
             http_life: Duration::from_secs(30),
             heartbeat: Duration::from_secs(3),
@@ -150,6 +156,7 @@ impl Limits {
         const UPDATE: usize = 96;
         const IMAGE: usize = 27 * 24 + 128; // a quote: 27 cells of value and revision, and its head
         const CHANGED: usize = 27 * 16 + 56; // in a cut: the values, and what stands before them
+        const RHYTHM: usize = 80; // what is known of a symbol's rhythm, and its place in a queue
         const EVENT: usize = 144;
         const LEVEL: usize = 64; // a price as rank and decimal, a size, and a tree's share
         const TOP_LEVEL: usize = 40; // price, size, revision
@@ -160,6 +167,7 @@ impl Limits {
             ("ingest queue", 2 * self.ingest_updates_max * UPDATE),
             ("hub images", symbols * IMAGE),
             ("shard images", shards * symbols * IMAGE),
+            ("rhythms", symbols * RHYTHM),
             ("event logs", (1 + shards) * self.log_events_max * EVENT),
             ("books", self.book_levels_max * LEVEL),
             ("books and bars as wanted", (1 + shards) * (self.book_levels_max * TOP_LEVEL + bars)),

@@ -21,6 +21,9 @@ pub trait Sink {
     /// Takes updates of a pulled feed when there is room; false when `stop` was set meanwhile.
     fn push_when_room(&self, updates: &[Update], stop: &AtomicBool) -> bool;
 
+    /// Says what time it is, so that symbols of the feed can be found silent.
+    fn settle(&self, feed: FeedId, now_ns: u64);
+
     /// Says how far the feed can be trusted from now on.
     fn set_state(&self, feed: FeedId, state: State);
 }
@@ -45,6 +48,9 @@ pub struct Gauge {
     /// From the source's own time to the arrival, for sources that run by today's clock.
     pub source_to_arrival: Mutex<Latency>,
 }
+
+/// How often symbols are looked at that may have fallen silent.
+const SETTLE_NS: u64 = 250_000_000;
 
 /// How often the latency is published.
 const PUBLISH_NS: u64 = 1_000_000_000;
@@ -71,7 +77,7 @@ pub fn run(
     let mut out = Vec::new();
     let mut lag = Latency::default();
     let mut last_ns = clock.now().mono_ns;
-    let mut published_ns = 0;
+    let (mut published_ns, mut settled_ns) = (0, last_ns);
     let mut silent = false;
     while !stop.load(Ordering::Relaxed) {
         let now = clock.now();
@@ -106,6 +112,10 @@ pub fn run(
         {
             silent = true;
             sink.set_state(feed, State::Stale);
+        }
+        if source.has_rhythm() && now.mono_ns - settled_ns >= SETTLE_NS {
+            settled_ns = now.mono_ns;
+            sink.settle(feed, now.mono_ns);
         }
         match next {
             Next::Now => {}

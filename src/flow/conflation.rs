@@ -11,6 +11,7 @@ pub mod bars;
 pub mod cut;
 pub mod books;
 pub mod wants;
+pub mod rhythm;
 pub mod hub;
 pub mod replica;
 

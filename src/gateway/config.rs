@@ -116,11 +116,13 @@ limits_table! {
         streams_per_session_max: usize = 1 ..= 1_024,
         commands_per_second: u32 = 1 ..= 1_000_000,
         commands_burst: u32 = 1 ..= 1_000_000,
+        symbol_silence_intervals: u32 = 1 ..= 1_000_000,
         refusals_max: u32 = 1 ..= 1_000_000,
         frame_bytes_max: usize = 4_096 ..= 16_777_216,
         outbox_bytes_max: usize = 4_096 ..= 16_777_216,
     }
     times {
+        symbol_silence as symbol_silence_ms = 100 ..= 86_400_000,
         handshake_timeout as handshake_timeout_ms = 100 ..= 60_000,
         http_life as http_life_ms = 100 ..= 600_000,
         heartbeat as heartbeat_ms = 100 ..= 30_000,

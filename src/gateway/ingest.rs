@@ -63,7 +63,7 @@ impl Ingest {
     /// Empty, for as many shards as there are wakers.
     pub fn new(symbols: Arc<Symbols>, limits: &Limits, wakers: Vec<Waker>) -> Self {
         let bells = wakers.into_iter().map(|waker| Bell { sleep: AtomicU8::new(Sleep::Awake as u8), waker });
-        let hub = Hub::new(Arc::clone(&symbols), limits.log_events_max, limits.book_levels_max);
+        let hub = Hub::new(Arc::clone(&symbols), limits);
         Self {
             symbols,
             buffer: Mutex::new(Buffer::new(limits.ingest_updates_max)),
@@ -168,6 +168,14 @@ impl Sink for Ingest {
         drop(buffer);
         self.ring(waiting);
         true
+    }
+
+    fn settle(&self, feed: FeedId, now_ns: u64) {
+        let before = self.rev.load(Ordering::SeqCst);
+        self.with_hub(|hub| hub.settle(feed, now_ns));
+        if self.rev.load(Ordering::SeqCst) != before {
+            self.ring(0);
+        }
     }
 
     fn set_state(&self, feed: FeedId, state: State) {

@@ -191,6 +191,11 @@ impl Metrics {
                 "Worst levels that books gave up for lack of room.",
                 hub.book_levels_dropped,
             ),
+            (
+                "tickgate_symbols_silenced_total",
+                "Times a symbol became stale by its own rhythm.",
+                hub.silenced,
+            ),
             ("tickgate_connections_accepted_total", "Connections accepted.", load(&doors.accepted)),
             ("tickgate_upgrades_total", "Connections that became WebSockets.", load(&doors.upgraded)),
             (
@@ -219,6 +224,7 @@ impl Metrics {
             ("tickgate_ingest_queue_max", "The queue's bound.", limits.ingest_updates_max as f64),
             ("tickgate_ingest_queue_peak", "The most updates that ever waited.", buffer.waiting_max as f64),
             ("tickgate_symbols", "Symbols listed.", self.doors.ingest.symbols().len() as f64),
+            ("tickgate_symbols_silent", "Symbols stale by their own rhythm now.", hub.silent as f64),
             ("tickgate_symbols_max", "The bound on symbols.", limits.symbols_max as f64),
             ("tickgate_connections", "Connections open, requests included.", open(&self.doors.open)),
             ("tickgate_connections_max", "The bound on connections.", limits.connections_max as f64),

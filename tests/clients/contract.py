@@ -31,7 +31,7 @@ STATES = {"pending", "live", "closed", "halted", "stale", "suspect"}
 PHASES = {"pre_open", "ato", "continuous", "break", "atc", "put_through", "closed"}
 CODES = {
     "bad_request", "unknown_action", "bad_topic", "unknown_topic", "topic_limit", "stream_limit", "unknown_sub",
-    "sub_in_use", "rate_limited",
+    "sub_in_use", "rate_limited", "unknown_tick",
 }
 GAP_REASONS = {"ingest_overflow", "log_overrun", "upstream_gap", "feed_reset"}
 EVENTS = {"trade", "status"}
@@ -43,7 +43,7 @@ SHAPES = {
     "welcome": ({"type", "epoch", "session", "version", "heartbeat_ms", "simulated", "limits"}, set()),
     "subscribed": (
         {"type", "sub", "stream", "seq", "rev", "mode", "rate", "capped_by", "fields", "delta", "depth", "decimals", "topics",
-         "q", "rejected", "recovered"}, {"id"},
+         "q", "rejected", "recovered", "filter"}, {"id"},
     ),
     "unsubscribed": ({"type", "sub", "stream"}, {"id"}),
     "list": ({"type", "subs"}, {"id"}),

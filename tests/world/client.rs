@@ -40,6 +40,8 @@ pub struct Seen {
     pub outs: u64,
     pub entered: u64,
     pub left_out: u64,
+    /// Symbols that fell silent by their own rhythm.
+    pub silenced: u64,
 }
 
 impl Seen {
@@ -61,6 +63,7 @@ impl Seen {
         self.outs += other.outs;
         self.entered += other.entered;
         self.left_out += other.left_out;
+        self.silenced += other.silenced;
     }
 }
 

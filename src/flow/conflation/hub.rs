@@ -13,7 +13,9 @@ use super::books::Books;
 use super::cut::{BookTop, Changed, Cut};
 use super::images::Images;
 use super::log::{Event, Log, What};
+use super::rhythm::Rhythm;
 use super::wants::{Want, Wants};
+use crate::base::limits::Limits;
 use crate::base::reason::Reason;
 
 /// What the hub did so far.
@@ -29,6 +31,10 @@ pub struct Stats {
     pub cuts: u64,
     /// Levels of books that had no room.
     pub book_levels_dropped: u64,
+    /// How often a symbol fell silent by its own rhythm.
+    pub silenced: u64,
+    /// How many symbols are silent now.
+    pub silent: usize,
 }
 
 /// What the hub knows of a symbol besides its image.
@@ -54,6 +60,8 @@ pub struct Hub {
     books: Books,
     bars: Bars,
     wants: Wants,
+    rhythm: Rhythm,
+    silent: Vec<Symbol>,
     finals: Vec<Final>,
     last_cut: Arc<Cut>,
     stats: Stats,
@@ -61,7 +69,7 @@ pub struct Hub {
 
 impl Hub {
     /// An empty hub for the symbols of this table.
-    pub fn new(symbols: Arc<Symbols>, log_events_max: usize, book_levels_max: usize) -> Self {
+    pub fn new(symbols: Arc<Symbols>, limits: &Limits) -> Self {
         Self {
             symbols,
             rev: 0,
@@ -70,10 +78,12 @@ impl Hub {
             images: Images::default(),
             standings: Vec::new(),
             feeds: Vec::new(),
-            log: Log::new(log_events_max),
-            books: Books::new(book_levels_max),
+            log: Log::new(limits.log_events_max),
+            books: Books::new(limits.book_levels_max),
             bars: Bars::default(),
             wants: Wants::default(),
+            rhythm: Rhythm::new(limits),
+            silent: Vec::new(),
             finals: Vec::new(),
             last_cut: Arc::default(),
             stats: Stats::default(),
@@ -92,7 +102,8 @@ impl Hub {
 
     /// What the hub did so far.
     pub fn stats(&self) -> Stats {
-        Stats { book_levels_dropped: self.books.dropped(), ..self.stats }
+        let (silent, silenced) = self.rhythm.counts();
+        Stats { book_levels_dropped: self.books.dropped(), silent, silenced, ..self.stats }
     }
 
     /// Applies updates in order.
@@ -102,6 +113,10 @@ impl Hub {
                 self.list_new();
             }
             self.close_bars(update);
+            let feed = self.standings[update.symbol.index()].feed;
+            if self.rhythm.beat(feed, update.symbol, update.arrival_ns) {
+                self.restate(update.symbol);
+            }
             let rev = self.rev + 1;
             if self.apply_one(update, rev) {
                 self.rev = rev;
@@ -118,6 +133,7 @@ impl Hub {
         for listing in self.symbols.listings_from(self.images.len()) {
             let symbol = self.images.list(listing.channel);
             self.log.list();
+            self.rhythm.list();
             self.standings.push(Standing {
                 feed: listing.feed,
                 has_data: false,
@@ -147,14 +163,28 @@ impl Hub {
         }
         for index in 0..self.standings.len() {
             if self.standings[index].feed == feed {
-                let symbol = Symbol::at(index as u32);
-                let rev = self.rev + 1;
-                if self.settle_state(symbol, rev) {
-                    self.rev = rev;
-                    let head = *self.images.head(symbol);
-                    self.images.touch(symbol, rev, head.q, head.time, head.arrival_ns);
-                }
+                self.restate(Symbol::at(index as u32));
             }
+        }
+    }
+
+    /// Finds out which of a feed's symbols have been silent for too long by `now_ns`, by their own rhythm.
+    pub fn settle(&mut self, feed: FeedId, now_ns: u64) {
+        let mut silent = std::mem::take(&mut self.silent);
+        self.rhythm.settle(feed, now_ns, &mut silent);
+        for symbol in silent.drain(..) {
+            self.restate(symbol);
+        }
+        self.silent = silent;
+    }
+
+    /// Sets a symbol's state anew, at a revision of its own if that changes it. No tick brought it.
+    fn restate(&mut self, symbol: Symbol) {
+        let rev = self.rev + 1;
+        if self.settle_state(symbol, rev) {
+            self.rev = rev;
+            let head = *self.images.head(symbol);
+            self.images.touch(symbol, rev, head.q, head.time, 0);
         }
     }
 
@@ -285,6 +315,7 @@ impl Hub {
                 let changed = self.images.set(symbol, PHASE, Some(phase.decimal()), rev);
                 if changed {
                     self.standings[symbol.index()].phase_closed = *phase == Phase::Closed;
+                    self.rest(update);
                     self.settle_state(symbol, rev);
                     self.log_event(update, rev, 1, What::Phase(*phase));
                 }
@@ -292,6 +323,7 @@ impl Hub {
             }
             Body::Halt(halted) => {
                 self.standings[symbol.index()].halted = *halted;
+                self.rest(update);
                 let changed = self.settle_state(symbol, rev);
                 self.touch_if(changed, update, rev)
             }
@@ -349,6 +381,14 @@ impl Hub {
         self.log.append(Event { rev, q, time, arrival_ns, symbol, what });
     }
 
+    /// Lets a symbol rest, or expects it to speak: in continuous trading, or always where no phase is known.
+    fn rest(&mut self, update: &Update) {
+        let (symbol, standing) = (update.symbol, self.standings[update.symbol.index()]);
+        let phase = self.images.value(symbol, PHASE);
+        let trades = phase.is_none_or(|phase| phase == Phase::Continuous.decimal());
+        self.rhythm.rest(standing.feed, symbol, standing.halted || !trades, update.arrival_ns);
+    }
+
     /// The first data of a symbol ends `pending`.
     fn has_data(&mut self, symbol: Symbol, rev: Rev) -> bool {
         let standing = &mut self.standings[symbol.index()];
@@ -362,6 +402,7 @@ impl Hub {
             _ if !standing.has_data => State::Pending,
             State::Suspect => State::Suspect,
             State::Stale => State::Stale,
+            _ if self.rhythm.is_silent(symbol) => State::Stale,
             _ if standing.halted => State::Halted,
             State::Closed => State::Closed,
             _ if standing.phase_closed => State::Closed,
