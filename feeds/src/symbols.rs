@@ -148,12 +148,20 @@ impl Symbols {
         self.read().by_name.get(name).copied()
     }
 
-    /// The symbols whose names begin so, with their own channel, by name; at most `max` of them.
-    pub fn with_prefix(&self, prefix: &str, max: usize) -> Vec<(Symbol, Channel)> {
+    /// What `pick` makes of the symbols whose names begin so and of their own channels, by name; at most `max` of it.
+    pub fn with_prefix<T>(
+        &self,
+        prefix: &str,
+        max: usize,
+        pick: impl Fn(Symbol, Channel) -> Option<T>,
+    ) -> Vec<T> {
         let table = self.read();
         let from = table.by_name.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
-        let matching = from.take_while(|(name, _)| name.starts_with(prefix)).take(max);
-        matching.map(|(_, symbol)| (*symbol, table.listings[symbol.index()].channel)).collect()
+        let matching = from.take_while(|(name, _)| name.starts_with(prefix));
+        matching
+            .filter_map(|(_, &symbol)| pick(symbol, table.listings[symbol.index()].channel))
+            .take(max)
+            .collect()
     }
 
     /// What is known of a symbol.

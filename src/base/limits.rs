@@ -97,6 +97,12 @@ pub const PHASE_WRITES: usize = 400;
 pub const PHASES_MAX: usize = 32;
 /// Private frames paid in one turn at least, however busy it is.
 pub const PAYMENTS_PER_TURN: usize = 64;
+/// Commands that wait in a shard before it stops to read: 64 MiB of the longest.
+pub const REQUESTS_WAITING_MAX: usize = 1024;
+/// Topics looked up in one turn before the other clients are served: about 2 ms. One command is never cut.
+pub const TOPICS_PER_TURN: usize = 4096;
+/// Topics that an answer names as rejected; it counts the others.
+pub const REJECTED_TOLD_MAX: usize = 100;
 /// What a shard reads at once from one socket: one buffer per shard, not per client.
 pub const READ_BYTES: usize = 64 << 10;
 /// Unsent bytes the kernel may hold for one client (`TCP_NOTSENT_LOWAT`): the backlog is ours to conflate.
@@ -110,8 +116,9 @@ pub const DEPTH_DEFAULT: u16 = 10;
 /// What a session on one stream takes while idle, in bytes, its share of growing tables included.
 /// `tests/clients/memory_test.py` holds us to it.
 pub const SESSION_BYTES: usize = 2048;
-/// A topic of a session: in its stream's selection, in the index of interest, and one of those that came later.
-pub const TOPIC_BYTES: usize = 32;
+/// A topic of a session: its name in the wish, its place in the selection and in the index of interest, and among those
+/// that came later. Measured: 79 to 85.
+pub const TOPIC_BYTES: usize = 96;
 /// Room for one more image row, in bytes: 27 fields with their names and values.
 pub const ROW_BYTES_MAX: usize = 1536;
 /// Room for one level of a book in a row, in bytes: `["61685.99","1.25869"],` and longer prices.
@@ -161,6 +168,10 @@ impl Limits {
         const LEVEL: usize = 64; // a price as rank and decimal, a size, and a tree's share
         const TOP_LEVEL: usize = 40; // price, size, revision
         const BAR: usize = 256;
+        const SYMBOL: usize = 320; // its names, the tree of them, and the state of its book
+        const LISTED: usize = 160; // its standing and its chains in the log
+        const ROW: usize = 24 + 4 + 48; // the last row, and where the beginning of its rows is
+        const EVENT_TEXT: usize = 256;
         let bars = 4 * symbols * BAR;
         let frame = self.frame_bytes_max.max(2 * usize::from(DEPTH_MAX) * LEVEL_TEXT_BYTES);
         let process = vec![
@@ -172,9 +183,18 @@ impl Limits {
             ("books", self.book_levels_max * LEVEL),
             ("books and bars as wanted", (1 + shards) * (self.book_levels_max * TOP_LEVEL + bars)),
             // Each shard may hold another one for a moment, and the hub keeps the last.
-            ("cuts", (1 + shards) * (symbols * CHANGED + self.log_events_max * EVENT)),
-            ("rows of a turn", shards * (ROWS_BYTES_MAX + frame + symbols * 16)),
-            ("frames of a flush", shards * self.topics_per_session_max * ROW_BYTES_MAX),
+            (
+                "cuts",
+                (1 + shards)
+                    * (symbols * CHANGED + self.log_events_max * EVENT + self.book_levels_max * TOP_LEVEL),
+            ),
+            ("symbols", symbols * SYMBOL + (1 + shards) * symbols * LISTED),
+            ("rows of a turn", shards * (ROWS_BYTES_MAX + frame + symbols * ROW)),
+            (
+                "frames of a flush",
+                shards * (self.topics_per_session_max * ROW_BYTES_MAX + self.log_events_max * EVENT_TEXT),
+            ),
+            ("commands that wait", shards * REQUESTS_WAITING_MAX * self.message_bytes_max),
             (
                 "answers over HTTP",
                 ANSWERS_AT_ONCE_MAX * (ANSWER_BYTES + self.topics_per_session_max * TOPIC_BYTES),

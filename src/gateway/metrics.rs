@@ -275,7 +275,7 @@ impl Metrics {
         let now_ns = self.doors.clock.now().mono_ns;
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         // The newest copy that is old enough begins the window; older ones have served.
-        let begin = windows.iter().rposition(|(taken_ns, _)| now_ns - taken_ns >= WINDOW_NS);
+        let begin = windows.iter().rposition(|(taken_ns, _)| now_ns.saturating_sub(*taken_ns) >= WINDOW_NS);
         windows.drain(..begin.unwrap_or(0));
         for (at, (name, help)) in LATENCIES.iter().enumerate() {
             let latency = &latencies[at];
@@ -301,7 +301,7 @@ impl Metrics {
             }
             page.push('\n');
         }
-        if windows.last().is_none_or(|(taken_ns, _)| now_ns - taken_ns >= WINDOW_NS / 10) {
+        if windows.last().is_none_or(|(taken_ns, _)| now_ns.saturating_sub(*taken_ns) >= WINDOW_NS / 10) {
             windows.push((now_ns, latencies.clone()));
         }
     }

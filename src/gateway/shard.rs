@@ -214,6 +214,8 @@ pub struct Shard<I: Io> {
     rests: Vec<Option<Bytes>>,
     /// Read while frames were going out; they take effect between turns.
     requests: Vec<(SessionKey, Request)>,
+    /// Topics that commands had looked up in this turn.
+    looked_up: usize,
     /// Sessions that must end, once nobody walks over them.
     doomed: Vec<(SessionKey, Reason)>,
     /// Clients that had more to say than was read at once.
@@ -250,6 +252,7 @@ impl<I: Io> Shard<I> {
             private: Batch::new(limits.frame_bytes_max),
             rests: Vec::new(),
             requests: Vec::new(),
+            looked_up: 0,
             doomed: Vec::new(),
             unread: Vec::new(),
             drained: Vec::new(),

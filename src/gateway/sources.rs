@@ -33,7 +33,7 @@ pub fn open(config: &Config, symbols: &Arc<Symbols>) -> Result<Vec<Named>, Failu
         let spec = Spec::parse(text).map_err(Failure::Usage)?;
         let source = open_one(&spec, text, symbols, FeedId(id))?;
         let name = format!("{}:{}", spec.kind, spec.path.rsplit('/').next().unwrap_or_default());
-        let taken = sources.iter().filter(|(other, _)| other.starts_with(&name)).count();
+        let taken = sources.iter().filter(|(other, _)| other.split('#').next() == Some(&name)).count();
         sources.push((if taken == 0 { name } else { format!("{name}#{}", taken + 1) }, source));
     }
     set_groups(config, symbols).map_err(Failure::Usage)?;

@@ -354,6 +354,8 @@ impl Hub {
             self.rev += 1;
             let rev = self.rev;
             self.bars.closed_at(symbol, bar.channel, rev);
+            // A feed that ends tells no time: then it is that of the bar's end.
+            let time = if time == Time(0) { bar.end() } else { time };
             self.log.append(Event { rev, q, time, arrival_ns, symbol, what: What::Bar(bar) });
         }
     }

@@ -16,7 +16,7 @@ use tickgate_feeds::symbols::Symbols;
 use super::sieve::Sieve;
 use super::topic::{Topic, TopicName};
 use super::wish::{Mode, Rate, Wish};
-use crate::base::limits::{PHASE_WRITES, PHASES_MAX};
+use crate::base::limits::{PHASE_WRITES, PHASES_MAX, REJECTED_TOLD_MAX};
 use crate::flow::conflation::Rev;
 use crate::flow::conflation::wants::{Want, Wants};
 
@@ -206,9 +206,6 @@ impl Stream {
         news
     }
 }
-
-/// Refused topics named in one frame; there may be as many as symbols.
-const REFUSED_TOLD_MAX: usize = 100;
 
 /// The clients of one rate that are served at the same point of its slot.
 #[derive(Debug)]
@@ -401,7 +398,7 @@ impl Streams {
             let room = stream.members.iter().map(|member| room(member.session, &sizes)).min();
             let refused = news.split_off(room.unwrap_or(0).min(news.len()));
             if !refused.is_empty() && !std::mem::replace(&mut stream.is_told, true) {
-                stream.refused.extend(refused.into_iter().take(REFUSED_TOLD_MAX));
+                stream.refused.extend(refused.into_iter().take(REJECTED_TOLD_MAX));
             }
             if news.is_empty() && stream.refused.is_empty() {
                 continue;

@@ -80,8 +80,7 @@ impl TopicName {
                 Ok(listed.filter_map(|(symbol, own)| self.of(symbol, own)).collect())
             }
             Target::Prefix(prefix) => {
-                let matching = symbols.with_prefix(prefix, topics_max);
-                Ok(matching.into_iter().filter_map(|(symbol, own)| self.of(symbol, own)).collect())
+                Ok(symbols.with_prefix(prefix, topics_max, |symbol, own| self.of(symbol, own)))
             }
         }
     }
@@ -173,6 +172,12 @@ mod tests {
         assert_eq!(means("*"), ["quote:FPT", "quote:VCB", "quote:VIC", "index:VN30"]);
         assert_eq!(means("index:*"), ["index:VN30"]);
         assert_eq!(means("book:FPT"), ["book:FPT"]);
+        let name = TopicName::parse("index:*").expect("a topic");
+        assert_eq!(
+            name.resolve(&table(), 1).map(|topics| topics.len()),
+            Ok(1),
+            "others do not take its room"
+        );
     }
 
     #[test]

@@ -83,6 +83,9 @@ pub struct Subscription<'a> {
     pub topics: usize,
     pub q: Numbers,
     pub rejected: Vec<Rejected>,
+    /// How many more there were.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub rejected_more: usize,
     /// Topics that an update took away.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<String>,
@@ -164,6 +167,11 @@ impl From<&Limits> for AnnouncedLimits {
             rate: limits.rate_max,
         }
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 impl Answer<'_> {

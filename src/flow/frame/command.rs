@@ -172,7 +172,8 @@ fn command(mut object: Map<String, Value>, limits: &Limits) -> Result<Command, M
     let known: &[&str] = match command {
         Command::Subscribe(_) => &SUBSCRIBE_KEYS,
         Command::Update(_) => &UPDATE_KEYS,
-        _ => &["sub", "id"],
+        Command::Unsubscribe { .. } => &["sub", "id"],
+        _ => &["id"],
     };
     object.keys().next().map_or(Ok(command), |key| Err(unknown_key(key, known)))
 }
@@ -306,7 +307,13 @@ pub fn from_query(query: &str, limits: &Limits) -> Result<Option<Subscribe>, Mis
             return Err(mistake(format!("{key}: {twice}")));
         }
     }
-    if values.is_empty() { Ok(None) } else { subscribe(&mut values, limits).map(Some) }
+    if values.is_empty() {
+        return Ok(None);
+    }
+    if !values.contains_key("topics") {
+        return Err(mistake("symbols: missing, expected a list of topics"));
+    }
+    subscribe(&mut values, limits).map(Some)
 }
 
 /// Decodes %XX of a URL's query.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::Shard;
 use super::session::Sub;
+use crate::base::limits::{REJECTED_TOLD_MAX, TOPICS_PER_TURN};
 use crate::base::reason::Reason;
 use crate::flow::dispatch::filter::Filter;
 use crate::flow::dispatch::streams::{Debt, Place, Selection, SessionKey};
@@ -29,7 +30,12 @@ impl<I: Io> Shard<I> {
         if !self.requests.is_empty() && !self.knows_all_symbols() || self.requests.iter().any(is_ahead) {
             self.pull();
         }
-        for (key, request) in std::mem::take(&mut self.requests) {
+        self.looked_up = 0;
+        let mut requests = std::mem::take(&mut self.requests).into_iter();
+        // What is dear is spread over turns, so that the other clients are served in between.
+        while self.looked_up < TOPICS_PER_TURN
+            && let Some((key, request)) = requests.next()
+        {
             if self.sessions.get(key as usize).is_none_or(|session| session.ending.is_some()) {
                 continue;
             }
@@ -46,6 +52,7 @@ impl<I: Io> Shard<I> {
                 Err(mistake) => self.refuse(key, id, &mistake, Vec::new()),
             }
         }
+        self.requests = requests.collect();
     }
 
     fn subscribe(&mut self, key: SessionKey, id: Option<&RawValue>, asked: &Subscribe) {
@@ -205,7 +212,8 @@ impl<I: Io> Shard<I> {
                 Some(_) => Numbers::Sparse("sparse"),
                 None => Numbers::Each(self.encoder.event_numbers(stream, debt)),
             },
-            rejected,
+            rejected_more: rejected.len().saturating_sub(REJECTED_TOLD_MAX),
+            rejected: told(rejected),
             removed: Vec::new(),
             recovered,
         }
@@ -215,6 +223,7 @@ impl<I: Io> Shard<I> {
     fn resolve(&mut self, texts: &[String], filter: Option<&Filter>, room: usize) -> Found {
         let mut found = Found::default();
         let mut topics = Vec::new();
+        let mut looked_up = texts.len();
         let mut texts: Vec<&String> = texts.iter().collect();
         texts.sort_unstable();
         texts.dedup();
@@ -224,6 +233,7 @@ impl<I: Io> Shard<I> {
             let at_most = room - topics.len() + 1;
             let means = TopicName::parse(text).and_then(|name| {
                 let means = name.resolve(self.ingest.symbols(), at_most)?;
+                looked_up += means.len();
                 let means: Vec<Topic> = means.into_iter().filter(known).collect();
                 let room = room - topics.len();
                 if means.len() > room {
@@ -247,6 +257,7 @@ impl<I: Io> Shard<I> {
                 }
             }
         }
+        self.looked_up += looked_up;
         found.names.sort_unstable();
         found.names.dedup();
         found.selection = Selection::new(topics);
@@ -299,11 +310,14 @@ impl<I: Io> Shard<I> {
     }
 
     fn refuse(&mut self, key: SessionKey, id: Option<&RawValue>, mistake: &Mistake, rejected: Vec<Rejected>) {
-        self.stats.refusals[mistake.code as usize] += 1;
         let (code, message) = (mistake.code.label(), mistake.message.as_str());
         let retry_after_ms = mistake.retry_after_ms;
-        let answer = Answer::Error { id, code, message, retry_after_ms, rejected };
+        let answer = Answer::Error { id, code, message, retry_after_ms, rejected: told(rejected) };
         self.answer(key, answer.frame());
+        if mistake.code == Reason::RateLimited {
+            return; // it was counted when it was read
+        }
+        self.stats.refusals[mistake.code as usize] += 1;
         let (now_ns, max) = (self.now.mono_ns, self.identity.limits.refusals_max);
         if self.sessions.get_mut(key as usize).is_some_and(|session| session.refuse(now_ns) > max) {
             self.doomed.push((key, Reason::Flood));
@@ -326,6 +340,12 @@ impl<I: Io> Shard<I> {
             }
         }
     }
+}
+
+/// The first of them: an answer is no longer than a frame.
+fn told(mut rejected: Vec<Rejected>) -> Vec<Rejected> {
+    rejected.truncate(REJECTED_TOLD_MAX);
+    rejected
 }
 
 /// Whether the options of a wish go together.

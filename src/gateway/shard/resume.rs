@@ -65,7 +65,8 @@ impl<I: Io> Shard<I> {
                 || wish.needs_more_than(&old.wish, topic.channel)
         };
         let topics = selection.topics().iter().copied().filter(is_new).collect();
-        let news = news(topics, self.encoder.replica.rev);
+        let from = had.news.as_ref().map(|news| news.events_from);
+        let news = news(topics, from.unwrap_or(self.encoder.replica.rev));
         let debt = Debt { cursor: 0, queued: false, served_until_ns: 0, news, ..had };
         if wish.filter.is_none() && old.wish.filter.is_none() {
             return debt;

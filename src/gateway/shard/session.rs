@@ -7,7 +7,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 
 use super::Shard;
-use crate::base::limits::Limits;
+use crate::base::limits::{Limits, REQUESTS_WAITING_MAX};
 use crate::base::reason::Reason;
 use crate::flow::dispatch::streams::{Place, SessionKey};
 use crate::flow::frame::answer::Answer;
@@ -162,7 +162,7 @@ impl<I: Io> Shard<I> {
         let mut buffer = std::mem::take(&mut self.read_buffer);
         let mut reads = 0;
         while let Some(session) = self.sessions.get_mut(key as usize) {
-            if reads == READS_AT_ONCE {
+            if reads == READS_AT_ONCE || self.requests.len() >= REQUESTS_WAITING_MAX {
                 // It goes on with the next look at the sockets, after everybody else has had a turn.
                 self.unread.push(key);
                 break;
@@ -211,7 +211,7 @@ impl<I: Io> Shard<I> {
                 if session.refuse(now_ns) > limits.refusals_max {
                     end = Some(Reason::Flood);
                 } else if let Incoming::Text(text) = incoming {
-                    // Answered in its turn, so that the client knows which of its commands it was.
+                    // Counted here, answered in its turn: so the client knows which of its commands it was.
                     let command = Err(Mistake::rate_limited(wait_ns.div_ceil(1_000_000)));
                     requests.push((key, Request { command, ..Request::parse(text, limits) }));
                 }
@@ -320,8 +320,9 @@ impl<I: Io> Shard<I> {
 
     /// Forgets a session for good.
     pub(super) fn forget(&mut self, key: SessionKey) {
-        // The place may be another client's soon: it must not inherit what this one asked for.
+        // The place may be another client's soon: it must not inherit what this one asked for, or its end.
         self.requests.retain(|(asker, _)| *asker != key);
+        self.doomed.retain(|(found, _)| *found != key);
         if let Some(mut session) = self.sessions.try_remove(key as usize)
             && !session.outbox.is_idle()
         {
