@@ -35,7 +35,7 @@ TESTS = [
     Test("board", "tests/board/board_test.py",
          "--url {url} --admin {admin} --pid {pid} --screenshot {target}/board.png"),
     Test("grafana", "tests/grafana/panels_test.py", "--url {url} --admin {admin}"),
-    Test("contract", "tests/clients/contract.py", "--url {ws}/ws"),
+    Test("contract", "tests/clients/contract_test.py", "--url {ws}/ws"),
     Test("capture", "tests/clients/capture_test.py", "--binary {program}", None),
     Test("bad_input", "tests/clients/bad_input_test.py", "--binary {program}", None),
     Test("http", "tests/clients/http_test.py", "--binary {program}", None),
