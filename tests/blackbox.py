@@ -41,6 +41,7 @@ TESTS = [
     Test("http", "tests/clients/http_test.py", "--binary {program}", None),
     Test("silence", "tests/clients/silence_test.py", "--binary {program}", None),
     Test("restart", "tests/clients/restart_test.py", "--binary {program}", None),
+    Test("resume", "tests/clients/resume_test.py", "--binary {program}", None),
     Test("stalled", "tests/clients/stalled_test.py", "--binary {program}", None),
     Test("memory", "tests/clients/memory_test.py", "--binary {program}", None),
     Test("peers", "tests/clients/peers_test.py", "--binary {program}", None),

@@ -19,6 +19,7 @@ def broken_frames(report: Report) -> None:
                "limits": dict.fromkeys(LIMITS[0], 1)}
     subscribed = {"type": "subscribed", "sub": "1", "stream": 1, "seq": 1, "rev": 5, "mode": "every", "rate": 10,
                   "capped_by": None, "fields": ["state", "last"], "delta": True, "depth": 10, "decimals": "number", "digest": 2,
+                  "filter": None,
                   "wish": "w", "topics": 2, "q": {"trade:A": 7}, "rejected": [], "recovered": None}
     updated = {**subscribed, "type": "updated", "stream": 2, "seq": 9}
     picture = {"type": "batch", "stream": 1, "seq": 1, "prev": None, "rev": 5, "ts_us": 0, "snapshot": True, "rows": [

@@ -170,7 +170,7 @@ async def cut_off(report: Report, binary: str) -> None:
         await stayed.client.subscribe(*topics, **wish)
         records, cursor = [], None
         for what, verdict, in_picture in [
-            ("the first picture", None, True), ("the picture after a reset", "reset", True), ("nothing", "reset", False),
+            ("the first picture", None, True), ("the picture again", None, True), ("nothing", None, False),
             ("a catch-up", "conflated", True), ("a catch-up again", "conflated", True), ("nothing at last", "conflated", False),
         ]:
             back = await Record.connect(gateway)
