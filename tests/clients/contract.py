@@ -419,8 +419,7 @@ class Session:
             stream.merged_here += max(0, frame["seq"] - frame["prev"] - 1)
         if frame["rev"] < stream.rev:
             self.broke(f"{where}: rev falls from {stream.rev} to {frame['rev']}")
-        # After an update it may name what the others on the stream were told: that is held too.
-        if more and frame["rev"] != stream.rev and not stream.owed:
+        if more and frame["rev"] != stream.rev:
             self.broke(f"{where}: a part moves rev from {stream.rev} to {frame['rev']}")
         if snapshot == stream.whole:
             self.broke(f"{where}: snapshot is {snapshot} where the first picture is {stream.whole and 'whole' or 'owed'}")
@@ -432,7 +431,7 @@ class Session:
         if len(text) > FRAME_BYTES_MAX and len(frame["rows"]) > 1:
             self.broke(f"{where}: {len(text)} bytes in {len(frame['rows'])} rows")
         if not frame["rows"] and not snapshot and not {"gaps", "added", "rejected"} & frame.keys() and not stream.more:
-            if frame["seq"] == frame["prev"]:
+            if (frame["seq"], frame["rev"]) == (frame["prev"], stream.rev):
                 self.broke(f"{where}: says nothing")
         for rejected in frame.get("rejected", []):
             if self.shape(rejected, REJECTED_LATER, f"{where} rejected") and rejected["code"] != "topic_limit":
