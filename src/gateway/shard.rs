@@ -23,6 +23,7 @@ use crate::base::reason::Reason;
 use crate::flow::conflation::Rev;
 use crate::flow::conflation::cut::Cut;
 use crate::flow::conflation::replica::Replica;
+use crate::flow::conflation::wants::Want;
 use crate::flow::dispatch::streams::{SessionKey, StreamKey, Streams};
 use crate::flow::frame::answer::Answer;
 use crate::flow::frame::batch::Batch;
@@ -382,12 +383,15 @@ impl<I: Io> Shard<I> {
     fn pull_once(&mut self) -> Arc<Cut> {
         let wants = self.streams.take_changed_wants();
         let cut = self.ingest.pull(self.encoder.replica.rev, &wants);
-        for (want, _) in wants {
-            if !self.streams.wants(want.channel, want.symbol) {
-                self.encoder.replica.forget(want.channel, want.symbol);
+        let replica = &mut self.encoder.replica;
+        replica.apply(&cut, |channel, symbol| self.streams.wants(channel, symbol));
+        for (Want { channel, symbol, .. }, _) in wants {
+            if self.streams.wants(channel, symbol) {
+                replica.want(channel, symbol);
+            } else {
+                replica.forget(channel, symbol);
             }
         }
-        self.encoder.replica.apply(&cut, |channel, symbol| self.streams.wants(channel, symbol));
         // Ticks that came together stand together: newest first, as the hub took them.
         for together in cut.changed.chunk_by(|one, other| one.arrival_ns == other.arrival_ns) {
             let (arrival_ns, ticks) = (together[0].arrival_ns, together.len() as u64);
@@ -397,11 +401,13 @@ impl<I: Io> Shard<I> {
         }
         if self.streams.any_open() {
             let symbols = cut.changed.iter().map(|changed| changed.symbol);
-            let symbols = symbols.chain(cut.events.iter().map(|event| event.symbol));
             let symbols = symbols.chain(cut.books.iter().filter_map(|book| book.symbol));
             let symbols = symbols.chain(cut.bars.iter().map(|bar| bar.symbol));
             for symbol in symbols {
-                self.streams.mark(symbol);
+                self.streams.mark(symbol, false);
+            }
+            for event in &cut.events {
+                self.streams.mark(event.symbol, event.is_apart());
             }
         }
         cut

@@ -56,7 +56,7 @@ impl<I: Io> Shard<I> {
             Err(code) => return self.refuse(key, id, &Mistake::of(code), Vec::new()),
         };
         let (wish, capped) = Wish::default().with(&asked.options, self.identity.limits.rate_max);
-        let found = self.resolve(&asked.topics, wish.filter.as_ref(), self.room(key));
+        let found = self.resolve(&asked.topics, &wish, self.room(key));
         if found.names.is_empty() {
             return self.refuse_all(key, id, found.rejected);
         }
@@ -94,7 +94,7 @@ impl<I: Io> Shard<I> {
         let (topics, unknown) = topics_after(asked, &had.topics);
         let room = self.room(key) + stream.selection.topics().len();
         let (wish, capped) = (*had).clone().with(&asked.options, self.identity.limits.rate_max);
-        let mut found = self.resolve(&topics, wish.filter.as_ref(), room);
+        let mut found = self.resolve(&topics, &wish, room);
         self.stats.refusals[Reason::UnknownTopic as usize] += unknown.len() as u64;
         found.rejected.extend(unknown);
         if found.names.is_empty() {
@@ -217,8 +217,8 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// What topic names mean today, and which could not be taken.
-    fn resolve(&mut self, texts: &[String], filter: Option<&Filter>, room: usize) -> Found {
+    /// What topic names mean today under these options, and which could not be taken.
+    fn resolve(&mut self, texts: &[String], wish: &Wish, room: usize) -> Found {
         let mut found = Found::default();
         let mut topics = Vec::new();
         let mut looked_up = texts.len();
@@ -232,13 +232,14 @@ impl<I: Io> Shard<I> {
             let means = TopicName::parse(text).and_then(|name| {
                 let means = name.resolve(self.ingest.symbols(), at_most)?;
                 looked_up += means.len();
-                let means: Vec<Topic> = means.into_iter().filter(known).collect();
+                let means = means.into_iter().filter(known).flat_map(|topic| wish.mode.with_its_own(topic));
+                let means: Vec<Topic> = means.collect();
                 let room = room - topics.len();
                 if means.len() > room {
                     let message = format!("expected at most {room} more topics");
                     return Err(Refusal { code: Reason::TopicLimit, message });
                 }
-                if means.iter().any(|topic| self.lacks_steps(filter, *topic)) {
+                if means.iter().any(|topic| self.lacks_steps(wish.filter.as_ref(), *topic)) {
                     let message = "filter: expected a move in numbers or %, not in ticks".to_owned();
                     return Err(Refusal { code: Reason::UnknownTick, message });
                 }
@@ -350,6 +351,11 @@ fn told(mut rejected: Vec<Rejected>) -> Vec<Rejected> {
 fn check(wish: &Wish) -> Result<(), Mistake> {
     if wish.digest > 0 && wish.filter.as_ref().is_some_and(Filter::waits) {
         let message = "digest: expected 0 with a filter that holds rows back by move or changed";
+        return Err(Mistake::new(Reason::BadRequest, message));
+    }
+    let on_images = |filter: &Filter| filter.concerns(Channel::Quote) || filter.concerns(Channel::Index);
+    if wish.keeps_images() && wish.filter.as_ref().is_some_and(on_images) {
+        let message = "filter: expected one on fields of trades in the modes every and trade_safe";
         return Err(Mistake::new(Reason::BadRequest, message));
     }
     Ok(())

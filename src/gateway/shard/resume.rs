@@ -49,7 +49,8 @@ impl<I: Io> Shard<I> {
     /// Whether a client that held this topic at `rev` misses none of its changes when it gets the rest.
     fn is_exact(&self, topic: Topic, wish: &Wish, rev: Rev) -> bool {
         let replica = &self.encoder.replica;
-        if wish.is_event(topic.channel) && topic.channel.bar_ns().is_none() {
+        let kept = !topic.is_image() || replica.log.keeps(topic.channel, topic.symbol);
+        if wish.is_event(topic.channel) && topic.channel.bar_ns().is_none() && kept {
             return replica.log.topic(topic.channel, topic.symbol).gone_rev <= rev;
         }
         // What nobody here wanted meanwhile is not known: a book may have changed, and of bars none were made.
@@ -63,18 +64,19 @@ impl<I: Io> Shard<I> {
     /// What a member of a stream is owed on another one.
     pub(super) fn debt_after(&self, place: Place, wish: &Wish, selection: &Selection) -> Debt {
         let old = self.streams.get(place.stream);
-        let on = || Debt { told: old.told, ..Debt::holding(old.rev, old.seq) };
-        let had = old.members[place.member as usize].debt.as_deref().cloned().unwrap_or_else(on);
+        let debt = old.members[place.member as usize].debt.as_deref();
+        let mut had = debt.cloned().unwrap_or_else(|| old.position());
         let is_new = |topic: &Topic| {
             old.selection.topics().binary_search(topic).is_err()
                 || had.lacks(*topic)
                 || old.joined_at(*topic) > had.held
                 || wish.needs_more_than(&old.wish, topic.channel)
         };
-        let topics = selection.topics().iter().copied().filter(is_new).collect();
+        let topics: Vec<Topic> = selection.topics().iter().copied().filter(is_new).collect();
+        had.wholes.retain(|(topic, _)| topics.binary_search(topic).is_err());
         let from = had.news.as_ref().map(|news| news.events_from);
         let news = news(topics, from.unwrap_or(self.encoder.replica.rev));
-        let debt = Debt { cursor: 0, queued: false, served_until_ns: 0, news, ..had };
+        let debt = Debt { cursor: 0, under_way: false, queued: false, served_until_ns: 0, news, ..had };
         if wish.filter.is_none() && old.wish.filter.is_none() {
             return debt;
         }
