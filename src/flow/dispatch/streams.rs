@@ -25,15 +25,6 @@ pub type StreamKey = u32;
 /// A client, as the shard numbers them.
 pub type SessionKey = u32;
 
-/// Topics of which a client holds nothing yet, although it holds others.
-#[derive(Debug, PartialEq, Eq)]
-pub struct News {
-    /// Sorted.
-    pub topics: Vec<Topic>,
-    /// Of event topics it gets what came after this.
-    pub events_from: Rev,
-}
-
 /// Images that were given whole, each with the revision it had: changes up to that are not given again.
 pub type Wholes = Vec<(Topic, Rev)>;
 
@@ -64,8 +55,9 @@ pub struct Debt {
     pub served_until_ns: u64,
     /// It stands among the debtors that can be paid now.
     pub queued: bool,
-    /// What it has asked for since, or what came while it was away.
-    pub news: Option<Arc<News>>,
+    /// Topics of which it holds nothing yet, sorted: what it has asked for since, or what came while it was away. Their
+    /// events begin where it stands with all others.
+    pub news: Option<Arc<[Topic]>>,
 }
 
 impl Debt {
@@ -114,7 +106,7 @@ impl Debt {
 
     /// Whether the client holds nothing of this topic, whatever it holds of others.
     pub fn lacks(&self, topic: Topic) -> bool {
-        self.news.as_ref().is_some_and(|news| news.topics.binary_search(&topic).is_ok())
+        self.news.as_ref().is_some_and(|news| news.binary_search(&topic).is_ok())
     }
 }
 

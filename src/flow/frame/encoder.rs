@@ -559,10 +559,7 @@ impl Encoder {
     fn due_events(&self, stream: &Stream, debt: &Debt, target: Rev) -> (Vec<Event>, bool) {
         let log = &self.replica.log;
         let mut due: Vec<Event> = Vec::new();
-        let since = |topic: Topic| {
-            let asked = debt.news.as_ref().filter(|_| debt.lacks(topic)).map_or(0, |news| news.events_from);
-            debt.events.max(stream.joined_at(topic)).max(asked)
-        };
+        let since = |topic: Topic| debt.events.max(stream.joined_at(topic));
         let since_image = |topic: Topic| debt.image_rev(topic, stream.wish.mode);
         for &topic in stream.events() {
             let known = log.topic(topic.channel, topic.symbol);
@@ -647,14 +644,8 @@ impl Encoder {
         stream: &Stream,
         debt: Option<&Debt>,
     ) -> std::collections::BTreeMap<String, u64> {
-        let of = |topic: &Topic| -> (String, u64) {
-            let since = debt.map_or(stream.rev, |debt| {
-                let asked = debt.news.as_ref().filter(|_| debt.lacks(*topic));
-                asked.map_or(debt.events, |news| news.events_from)
-            });
-            (self.topic_name(*topic), self.q_at(*topic, since))
-        };
-        stream.events().iter().map(of).collect()
+        let since = debt.map_or(stream.rev, |debt| debt.events);
+        stream.events().iter().map(|topic| (self.topic_name(*topic), self.q_at(*topic, since))).collect()
     }
 
     /// Whether the symbol is known here yet.

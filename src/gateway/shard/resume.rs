@@ -1,13 +1,11 @@
 //! What a client holds that comes back with a cursor, or that changes a subscription: it is owed the rest and no more.
 
-use std::sync::Arc;
-
 use tickgate_feeds::market::Channel;
 
 use super::Shard;
 use crate::base::reason::Reason;
 use crate::flow::conflation::Rev;
-use crate::flow::dispatch::streams::{Debt, News, Place, Selection};
+use crate::flow::dispatch::streams::{Debt, Place, Selection};
 use crate::flow::dispatch::topic::{Target, Topic};
 use crate::flow::dispatch::wish::Wish;
 use crate::flow::frame::command::{Mistake, Since};
@@ -40,9 +38,9 @@ impl<I: Io> Shard<I> {
         let regrouped = replica.grouped_rev > since.rev
             && wish.topics.iter().any(|name| matches!(name.target, Target::Group(_)));
         let is_new = |topic: &Topic| regrouped || replica.listed_rev(topic.symbol) > since.rev;
-        let topics = selection.topics().iter().copied().filter(is_new).collect();
+        let news: Vec<Topic> = selection.topics().iter().copied().filter(is_new).collect();
         let exact = selection.topics().iter().all(|topic| self.is_exact(*topic, wish, since.rev));
-        let debt = Debt { news: news(topics, since.rev), ..Debt::holding(since.rev, 0) };
+        let debt = Debt { news: (!news.is_empty()).then(|| news.into()), ..Debt::holding(since.rev, 0) };
         Ok(Some((if exact { "exact" } else { "conflated" }, debt)))
     }
 
@@ -72,10 +70,9 @@ impl<I: Io> Shard<I> {
                 || old.joined_at(*topic) > had.held
                 || wish.needs_more_than(&old.wish, topic.channel)
         };
-        let topics: Vec<Topic> = selection.topics().iter().copied().filter(is_new).collect();
-        had.wholes.retain(|(topic, _)| topics.binary_search(topic).is_err());
-        let from = had.news.as_ref().map(|news| news.events_from);
-        let news = news(topics, from.unwrap_or(self.encoder.replica.rev));
+        let news: Vec<Topic> = selection.topics().iter().copied().filter(is_new).collect();
+        had.wholes.retain(|(topic, _)| news.binary_search(topic).is_err());
+        let news = (!news.is_empty()).then(|| news.into());
         let debt = Debt { cursor: 0, under_way: false, queued: false, served_until_ns: 0, news, ..had };
         if wish.filter.is_none() && old.wish.filter.is_none() {
             return debt;
@@ -83,8 +80,4 @@ impl<I: Io> Shard<I> {
         // The two streams may not agree on what they have let through: images begin anew, events go on.
         Debt { held: 0, told: 0, seq: None, fresh: true, ..debt }
     }
-}
-
-fn news(topics: Vec<Topic>, events_from: Rev) -> Option<Arc<News>> {
-    (!topics.is_empty()).then(|| Arc::new(News { topics, events_from }))
 }
