@@ -216,7 +216,8 @@ impl Encoder {
     /// Lets a stream with a filter look at what changed since it looked last; `flushes` if those on the stream are sent what
     /// they lack now. A new stream looks once before anybody is served.
     pub fn judge(&self, stream: &mut Stream, flushes: bool) {
-        let (Some(filter), Some(sieve)) = (&stream.wish.filter, &mut stream.sieve) else { return };
+        // The sieve first: most streams have none, and their wish lies elsewhere in memory.
+        let (Some(sieve), Some(filter)) = (&mut stream.sieve, &stream.wish.filter) else { return };
         let images = &stream.selection.topics()[..stream.selection.images_end()];
         let flush_from = flushes.then_some(stream.rev);
         let look = Look { images: &self.replica.images, rev: self.replica.rev, flush_from };
