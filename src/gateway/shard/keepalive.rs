@@ -106,10 +106,9 @@ impl<I: Io> Shard<I> {
             let stream = self.streams.get(sub.place.stream);
             let member = &stream.members[sub.place.member as usize];
             match &member.debt {
-                // No more than the last frame told: one with `more` may follow, and that must not name less.
-                None if stream.frame_ns <= since_ns => quiet.push((stream.number, stream.seq, stream.told)),
+                None if stream.frame_ns <= since_ns => quiet.push((stream.number, stream.seq, stream.rev)),
                 None => {}
-                Some(debt) => quiet.extend(debt.seq.map(|seq| (stream.number, seq, debt.told))),
+                Some(debt) => quiet.extend(debt.seq.map(|seq| (stream.number, seq, debt.held))),
             }
         }
         self.answer(key, answer::heartbeat(self.now.wall.us(), &quiet));
