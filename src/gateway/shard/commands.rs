@@ -79,7 +79,9 @@ impl<I: Io> Shard<I> {
         }
         let subscription = self.subscription(id, &name, place, capped, found.rejected, recovered);
         let frame = Answer::Subscribed(subscription).frame();
-        self.sessions[key as usize].subs.push(Sub { name: name.into(), place, capped });
+        let subs = &mut self.sessions[key as usize].subs;
+        subs.reserve_exact(1); // nearly everybody has one
+        subs.push(Sub { name: name.into(), place, capped });
         self.answer(key, frame);
     }
 
