@@ -9,6 +9,8 @@ use fastrand::Rng;
 use rust_decimal::Decimal;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tickgate::base::limits::Limits;
+use tickgate::flow::frame::command;
 use tickgate::flow::socket::wire::Newcomer;
 use tickgate_feeds::symbols::Symbols;
 
@@ -206,7 +208,7 @@ impl Client {
             wire: SimWire(Rc::clone(&self.pipe)),
             peer: ([127, 0, 0, 1], 1).into(),
             head: Vec::new(),
-            query: self.query.clone(),
+            asked: command::from_query(&self.query, &Limits::default()),
         }
     }
 

@@ -323,6 +323,7 @@ impl<I: Io> Shard<I> {
         if self.sessions.get_mut(key as usize).is_some_and(|session| session.refuse(now_ns) > max) {
             self.doomed.push((key, Reason::Flood));
         }
+        self.let_go(key, if retry_after_ms.is_some() { Reason::Later } else { Reason::Done });
     }
 
     /// Takes a session's subscription off its stream.

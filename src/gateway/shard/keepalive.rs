@@ -9,7 +9,7 @@ use crate::base::reason::Reason;
 use crate::flow::dispatch::streams::SessionKey;
 use crate::flow::frame::answer;
 use crate::flow::frame::websocket::{self, Opcode};
-use crate::flow::socket::wire::Io;
+use crate::flow::socket::wire::{Io, Wire};
 
 /// Parts of a heartbeat interval: 47 ms each at the usual three seconds.
 const SPOKES: usize = 64;
@@ -77,7 +77,8 @@ impl<I: Io> Shard<I> {
             return;
         }
         let mut ping = false;
-        if now_ns - session.pinged_ns >= limits.ping.as_nanos() as u64 {
+        // Who only listens cannot answer: of such a client the heartbeats find out whether it is there.
+        if !session.wire.listens() && now_ns - session.pinged_ns >= limits.ping.as_nanos() as u64 {
             if session.pings_missed >= PINGS_MISSED_MAX {
                 self.doomed.push((key, Reason::NoPong));
                 return;
