@@ -22,7 +22,7 @@ use super::ingest::Ingest;
 use super::life::Life;
 use super::rest::form::Form;
 use super::rest::listing::{self, FeedNames};
-use super::rest::snapshot;
+use super::rest::{history, snapshot};
 use super::shard::Identity;
 use super::stream;
 use crate::base::clock::Clock;
@@ -33,8 +33,8 @@ use crate::flow::socket::wire::{Mailbox, Newcomer, Permit, Tcp};
 
 /// The subprotocol spoken, also when a client asks for none.
 const SUBPROTOCOL: &str = "tickgate.v1.json";
-const NO_SUCH_PAGE: &str =
-    "no such page; the doors are /ws, /stream, /v1/snapshot, /v1/symbols, /v1/groups, /";
+const NO_SUCH_PAGE: &str = "no such page; the doors are /ws, /stream, /v1/snapshot, /v1/symbols, /v1/groups, \
+     /v1/history/{topic}, /";
 /// Connections beyond the limit that are still told so; further ones are dropped unheard.
 const REFUSALS_AT_ONCE_MAX: usize = 256;
 
@@ -238,7 +238,7 @@ impl Service {
             "snapshot" => snapshot::snapshot(query, form, identity, ingest, now),
             "symbols" => listing::symbols(query, form, ingest.symbols(), feeds),
             "groups" => listing::groups(query, form, ingest.symbols()),
-            _ => return None,
+            other => history::history(other.strip_prefix("history/")?, query, form, identity, ingest, now),
         };
         Some(parts)
     }

@@ -4,4 +4,5 @@
 
 pub mod form;
 pub mod snapshot;
+pub mod history;
 pub mod listing;

@@ -1,4 +1,4 @@
-"""One-off answers by curl: every form says the same.
+"""One-off answers by curl: every form says the same, and history says what clients were told.
 
     python3 rest_test.py --binary PATH
 """
@@ -6,16 +6,20 @@
 import asyncio
 import csv
 import io
+import itertools
 import json
 
-from contract import INDEX, QUOTE
+from contract import INDEX, QUOTE, Client
 from harness import Gateway, Report, arguments, run
 
 # Slow enough that the market stands still between two answers, most of the time.
 CALM = "synthetic:vn30?rate=10"
+BUSY = "synthetic:vn30?rate=2000"
 TRIES = 50
 KEY = ["symbol", "rev", "q", "time_us"]
 LEVELS = [*KEY, "state", "side", "level", "price", "size"]
+TRADE = [*KEY, "price", "size", "side", "kind", "trade_id", "ref_trade_id", "source_seq"]
+BAR = [*KEY, "start_us", "open", "high", "low", "close", "volume", "trades", "partial"]
 TYPES = {"json": "application/json", "ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8; header=present"}
 
 
@@ -108,17 +112,88 @@ async def pictures(report: Report, binary: str) -> None:
             ("/v1/snapshot?symbols=VCB,book:VCB&format=csv", 400, "either quotes and indices or books"),
             ("/v1/symbols?symbols=VCB", 400, 'unknown key "symbols"'),
             ("/v1/groups?fromat=csv", 400, '"format"'),
-            ("/v1/nothing", 404, "/v1/groups"),
+            ("/v1/nothing", 404, "/v1/history/{topic}"),
         ]:
             got, _, body = await curl(gateway, target)
             said = json.loads(body)["error"]["message"] if body.startswith("{") else body
             report.check(f"{target}: {status}", got == status and words in said, (got, body))
 
 
+async def pages(gateway: Gateway, target: str, limit: int, form: str) -> list[dict]:
+    """All rows and gaps from the first on, page by page."""
+    since_q, found = 0, []
+    while True:
+        _, _, body = await curl(gateway, f"{target}?limit={limit}&since_q={since_q}&format={form}")
+        if form == "json":
+            page = read(body)
+            rows = sorted(page["rows"] + page["gaps"], key=number)
+        else:
+            rows = [read(line) for line in body.splitlines()] if form == "ndjson" else table(body)[1]
+        if not rows:
+            return found
+        found += rows
+        since_q = number(rows[-1])
+
+
+def number(row: dict) -> int:
+    """The last number that a row or a gap speaks of."""
+    return int(row["to"] if "to" in row else row["q"])
+
+
+async def histories(report: Report, binary: str) -> None:
+    """The events of a topic, as those were given them who watched all the time."""
+    async with await Gateway.start(binary, BUSY, config="[limits]\nlog_events_max = 4000\n") as gateway:
+        client = await Client.connect(gateway.url)
+        seen: dict[str, dict[int, dict]] = {"trade:FPT": {}, "bar_1s:FPT": {}}
+
+        def note(_: object, topic: str, row: dict) -> None:
+            if row.get("final", True):
+                seen[topic][row["q"]] = row
+
+        client.on_row = note
+        await client.subscribe("trade:FPT", "bar_1s:FPT", mode="every")
+        first = {"trade:FPT": client.subs["1"].q["trade:FPT"] + 1, "bar_1s:FPT": 1}
+        await client.until(lambda: len(seen["trade:FPT"]) > 200 and len(seen["bar_1s:FPT"]) > 2, 60, "events")
+        await client.command(action="unsubscribe", sub="1")
+        for topic, columns in (("trade:FPT", TRADE), ("bar_1s:FPT", BAR)):
+            watched = {q: row for q, row in seen[topic].items() if q >= first[topic]}
+            for form in TYPES:
+                found = await pages(gateway, f"/v1/history/{topic}", 60, form)
+                rows, gaps = [row for row in found if "q" in row], [gap for gap in found if "to" in gap]
+                numbers = [int(row["q"]) for row in rows]
+                numbers += [q for gap in gaps for q in range(int(gap["from"]), int(gap["to"]) + 1)]
+                if form == "csv":
+                    report.equal(f"{topic}, csv: the columns", list(rows[0]), columns)
+                else:
+                    report.equal(f"{topic}, {form}: every number once", sorted(numbers), list(range(1, max(numbers) + 1)))
+                    report.check(f"{topic}, {form}: {len(gaps)} gaps", {gap["reason"] for gap in gaps} <= {"log_overrun"}, gaps)
+                both = [(row, watched[int(row["q"])]) for row in rows if int(row["q"]) in watched]
+                wrong = [(row, told) for row, told in both if any(cell(row.get(name)) != cell(told.get(name)) for name in columns)]
+                report.check(f"{topic}, {form}: {len(both)} rows of {len(watched)} are as they were told",
+                             not wrong and len(both) >= len(watched) / 2, wrong[:1])
+        status, _, body = await curl(gateway, "/v1/history/trade:FPT")
+        page = json.loads(body)
+        report.equal("the last 100, if nothing is said", (status, len(page["rows"]), page["more"], page["topic"]), (200, 100, False, "trade:FPT"))
+        order = all(a["q"] < b["q"] and a["rev"] < b["rev"] for a, b in itertools.pairwise(page["rows"]))
+        report.check("oldest first, up to the last", order and page["rows"][-1]["q"] == page["last_q"] and page["first_q"] >= 1, page["rows"][:2])
+        status, _, body = await curl(gateway, "/v1/history/status:FPT")
+        report.equal("status has one too", (status, json.loads(body)["topic"]), (200, "status:FPT"))
+        for topic, status, words in [
+            ("FPT", 400, "expected trade, status, bar_1s"), ("book:FPT", 400, "expected trade, status, bar_1s"),
+            ("trade:NOPE", 404, "no such symbol"), ("trade:VN30", 404, "no such channel"), ("trade:@VN30", 400, "one symbol"),
+            ("trade:FPT?limit=1001", 400, "1 to 1000"), ("trade:FPT?since_q=x", 400, "since_q: expected"), ("news:FPT", 400, "channel"),
+        ]:
+            got, _, body = await curl(gateway, f"/v1/history/{topic}")
+            report.check(f"/v1/history/{topic}: {status}", got == status and words in json.loads(body)["error"]["message"], (got, body))
+        report.clean("the contract is kept", client.violations)
+        await client.close()
+
+
 async def main(report: Report) -> None:
-    """What there is now."""
+    """Pictures, then histories."""
     binary = arguments(__doc__.splitlines()[0]).parse_args().binary
     await pictures(report, binary)
+    await histories(report, binary)
 
 
 if __name__ == "__main__":
