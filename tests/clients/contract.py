@@ -42,8 +42,8 @@ LIMITS = ({"message_bytes", "topics_per_command", "topics", "streams", "commands
 SHAPES = {
     "welcome": ({"type", "epoch", "session", "version", "heartbeat_ms", "simulated", "limits"}, set()),
     "subscribed": (
-        {"type", "sub", "stream", "seq", "rev", "mode", "rate", "capped_by", "fields", "delta", "depth", "decimals", "topics",
-         "q", "rejected", "recovered", "filter"}, {"id"},
+        {"type", "sub", "stream", "seq", "rev", "wish", "mode", "rate", "capped_by", "fields", "delta", "depth", "decimals",
+         "columns", "digest", "filter", "topics", "q", "rejected", "recovered"}, {"id"},
     ),
     "unsubscribed": ({"type", "sub", "stream"}, {"id"}),
     "list": ({"type", "subs"}, {"id"}),
@@ -55,7 +55,7 @@ SHAPES = {
         {"type", "stream", "seq", "prev", "rev", "ts_us", "rows"}, {"snapshot", "more", "gaps", "added", "removed", "epoch"},
     ),
 }
-LISTED = ({"sub", "stream", "seq", "topics", "rate"}, set())
+LISTED = (SHAPES["subscribed"][0] - {"type"} | {"held_seq", "held_rev", "lag_revs", "merged", "rows", "gaps"}, set())
 REJECTED = ({"topic", "code", "message"}, set())
 GAP = ({"topic", "from", "to", "reason"}, set())
 ROW = {"symbol", "rev", "q", "time_us"}
@@ -79,6 +79,7 @@ class Stream:
         self.snapshot_asked = snapshot
         self.mode, self.rate = answer["mode"], answer["rate"]
         self.strings = answer["decimals"] == "string"
+        self.columns: list[list[str] | None] | None = answer["columns"]
         self.seq = None if snapshot else answer["seq"]
         self.rev = 0 if snapshot else answer["rev"]
         self.whole = not snapshot  # the first picture is complete
@@ -95,6 +96,27 @@ class Stream:
             # A channel that has none of the names is whole.
             some = {name for name in every if selected is None or name in selected}
             self.selections.append(some | {"state"} if some else set(every))
+
+    def read(self, row: object) -> dict:
+        """A row as an object, whichever way it came; what is wrong with an array is raised."""
+        if self.columns is None or not isinstance(row, list):
+            return row
+        channel, *names = self.columns[row[0]]
+        values = row[1:]
+        if channel not in ("quote", "index"):
+            read = dict(zip(names, values, strict=True)) | {"channel": channel}
+            # What an array need not say, and what an object would leave out.
+            if channel == "book" or channel in BARS:
+                read["full"] = True
+            absent = {name for name in ("trade_id", "ref_trade_id", "source_seq") if read.get(name, 0) is None}
+            return {name: value for name, value in read.items() if name not in absent}
+        at = names.index("mask")
+        fields = names[at + 1:]
+        named = [name for bit, name in enumerate(fields) if values[at] >> bit & 1]
+        if values[at] >> len(fields):
+            raise ValueError(f"mask {values[at]} of {len(fields)} columns")
+        read = dict(zip(names[:at], values)) | dict(zip(named, values[at + 1:], strict=True))
+        return read | {"full": True} if named == fields else read
 
 
 def topic_of(row: dict) -> str:
@@ -218,8 +240,8 @@ class Session:
             stream = self.subs.get(listed["sub"])
             if stream is None or stream.number != listed["stream"]:
                 self.broke(f"list: {listed} is not ours")
-            elif stream.whole and stream.seq != listed["seq"]:
-                self.broke(f"list: seq {listed['seq']} where {stream.seq} was given")
+            elif stream.whole and stream.seq != listed["held_seq"]:
+                self.broke(f"list: seq {listed['held_seq']} where {stream.seq} was given")
         if {listed["sub"] for listed in frame["subs"]} != set(self.subs):
             self.broke("list: not all our subscriptions")
         self.answer(frame)
@@ -360,6 +382,11 @@ class Session:
                     self.broke(f"{where}: gap reason {gap['reason']!r}")
         for row in frame["rows"]:
             stream.rows += 1
+            try:
+                row = stream.read(row)
+            except (ValueError, IndexError, TypeError) as error:
+                self.broke(f"{where}: {error} in row {row!r}")
+                continue
             if not isinstance(row, dict) or "symbol" not in row:
                 self.broke(f"{where}: row {row!r}")
                 continue
@@ -558,7 +585,8 @@ def broken_frames(report: Report) -> None:
     welcome = {"type": "welcome", "epoch": "e", "session": "s", "version": "0", "heartbeat_ms": 3000, "simulated": True,
                "limits": dict.fromkeys(LIMITS[0], 1)}
     subscribed = {"type": "subscribed", "sub": "1", "stream": 1, "seq": 1, "rev": 5, "mode": "every", "rate": 10,
-                  "capped_by": None, "fields": ["state", "last"], "delta": True, "depth": 10, "decimals": "number", "topics": 2,
+                  "capped_by": None, "fields": ["state", "last"], "delta": True, "depth": 10, "decimals": "number",
+                  "wish": "w", "columns": None, "digest": 0, "filter": None, "topics": 2,
                   "q": {"trade:A": 7}, "rejected": [], "recovered": None}
     picture = {"type": "batch", "stream": 1, "seq": 1, "prev": None, "rev": 5, "ts_us": 0, "snapshot": True, "rows": [
         {"symbol": "A", "rev": 5, "q": 3, "time_us": 1, "full": True, "state": "live", "last": 1}]}
@@ -617,6 +645,9 @@ async def watch(report: Report, url: str, seconds: float, dense: bool) -> Client
         {"topics": ["*"], "sub": "some", "fields": ["last", "bid", "ask"], "rate": 5},
         {"topics": ["*"], "sub": "whole", "delta": False, "rate": 4},
         {"topics": ["*"], "sub": "text", "decimals": "string", "rate": 2},
+        {"topics": ["*"], "sub": "arrays", "rate": 10, "columns": True},
+        {"topics": ["*", "book:*", "bar_1s:*"], "sub": "some-arrays", "columns": True, "fields": ["last", "bid"], "rate": 5},
+        {"topics": ["trade:*", "status:*"], "sub": "event-arrays", "mode": "every", "columns": True, "decimals": "string"},
         {"topics": ["trade:*", "status:*"], "sub": "events", "mode": "every"},
         {"topics": ["trade:*"], "sub": "events-rated", "mode": "every", "rate": 5, "decimals": "string"},
         {"topics": ["trade:*"], "sub": "last-trades", "rate": 10},

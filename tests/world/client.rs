@@ -32,6 +32,7 @@ pub struct Seen {
     pub events: u64,
     pub books: u64,
     pub bars: u64,
+    pub arrays: u64,
     pub updates: u64,
     pub resumes: u64,
     pub resets: u64,
@@ -56,6 +57,7 @@ impl Seen {
         self.events += other.events;
         self.books += other.books;
         self.bars += other.bars;
+        self.arrays += other.arrays;
         self.updates += other.updates;
         self.resumes += other.resumes;
         self.resets += other.resets;
@@ -80,6 +82,8 @@ struct Stream {
     filter: Option<&'static Reference>,
     slot_ns: Option<u64>,
     fields: Option<Vec<String>>,
+    /// The announced columns, where rows are arrays.
+    columns: Option<Vec<Option<Vec<String>>>>,
     seq: Option<u64>,
     rev: u64,
     snapshot_done: bool,
@@ -120,7 +124,7 @@ struct Batch {
     snapshot: bool,
     #[serde(default)]
     more: bool,
-    rows: Vec<BTreeMap<String, Box<RawValue>>>,
+    rows: Vec<Box<RawValue>>,
     #[serde(default)]
     gaps: Vec<Gap>,
     #[serde(default)]
@@ -134,6 +138,8 @@ struct Gap {
     from: Option<u64>,
     to: u64,
 }
+
+type Row = BTreeMap<String, Box<RawValue>>;
 
 const TOPICS: [&str; 11] = [
     "*",
@@ -405,7 +411,8 @@ impl Client {
         }
         for row in &batch.rows {
             self.seen.rows += 1;
-            stream.apply(row, history, symbols, &mut self.seen);
+            self.seen.arrays += u64::from(stream.columns.is_some());
+            stream.apply(&stream.read(row), history, symbols, &mut self.seen);
         }
         if !batch.more && stream.snapshot_done {
             stream.check_promise(stream.rev, history, symbols);
@@ -449,6 +456,7 @@ impl Stream {
             filter,
             slot_ns: message["rate"].as_f64().map(|rate| (1e9 / rate) as u64),
             fields: strings(&message["fields"]),
+            columns: message["columns"].as_array().map(|lists| lists.iter().map(strings).collect()),
             q: q.map(|(topic, q)| (topic.clone(), q.as_u64().expect("a number"))).collect(),
             ..Self::default()
         }
@@ -513,13 +521,36 @@ impl Stream {
         *held = q.max(*held);
     }
 
-    fn apply(
-        &mut self,
-        row: &BTreeMap<String, Box<RawValue>>,
-        history: &History,
-        symbols: &Symbols,
-        seen: &mut Seen,
-    ) {
+    /// A row as an object, whichever way it came.
+    fn read(&self, row: &RawValue) -> Row {
+        let Some(columns) = self.columns.as_ref().filter(|_| row.get().starts_with('[')) else {
+            return serde_json::from_str(row.get()).expect("an object");
+        };
+        let values: Vec<Box<RawValue>> = serde_json::from_str(row.get()).expect("an array");
+        let list = values[0].get().parse::<usize>().expect("a list's number");
+        let names = columns[list].as_ref().expect("the channel was announced");
+        let raw = |text: &str| RawValue::from_string(text.to_owned()).expect("JSON");
+        let Some(mask_at) = names.iter().position(|name| name == "mask") else {
+            assert_eq!(values.len(), names.len(), "a value for each column");
+            let mut row: Row = names[1..].iter().cloned().zip(values.into_iter().skip(1)).collect();
+            row.insert("channel".into(), raw(&format!("\"{}\"", names[0])));
+            return row;
+        };
+        let mut row: Row =
+            names[1..mask_at].iter().cloned().zip(values[1..mask_at].iter().cloned()).collect();
+        let mask: u64 = values[mask_at].get().parse().expect("a mask");
+        let fields = names[mask_at + 1..].iter().enumerate();
+        let named: Vec<_> =
+            fields.filter(|(bit, _)| mask >> bit & 1 == 1).map(|(_, name)| name.clone()).collect();
+        assert_eq!(values.len() - mask_at - 1, named.len(), "a value for each bit");
+        if named.len() == names.len() - mask_at - 1 {
+            row.insert("full".into(), raw("true"));
+        }
+        row.extend(named.into_iter().zip(values.into_iter().skip(mask_at + 1)));
+        row
+    }
+
+    fn apply(&mut self, row: &Row, history: &History, symbols: &Symbols, seen: &mut Seen) {
         let text = |key: &str| row.get(key).map(|value| value.get().trim_matches('"').to_owned());
         let number = |key: &str| text(key).and_then(|text| text.parse::<u64>().ok());
         let name = text("symbol").expect("a symbol");
@@ -649,9 +680,10 @@ impl Stream {
 fn update(random: &mut Rng) -> Value {
     let topic = TOPICS[random.usize(..TOPICS.len())];
     let mut command = serde_json::json!({ "action": "update" });
-    match random.u8(..8) {
+    match random.u8(..9) {
         6 => command["filter"] = FILTERS[random.usize(..FILTERS.len())].text.into(),
         7 => command["filter"] = Value::Null,
+        8 => command["columns"] = random.bool().into(),
         0 => command["add"] = serde_json::json!([topic]),
         1 => command["remove"] = serde_json::json!([topic]),
         2 => command["topics"] = serde_json::json!([topic, "A01"]),
@@ -685,6 +717,9 @@ fn subscribe(random: &mut Rng) -> Value {
     }
     if random.u8(..4) == 0 {
         command["delta"] = false.into();
+    }
+    if random.u8(..3) == 0 {
+        command["columns"] = true.into();
     }
     if random.bool() {
         command["digest"] = random.u32(1..4).into();

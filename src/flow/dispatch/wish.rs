@@ -131,10 +131,21 @@ pub struct Options {
     pub depth: Option<u16>,
     /// Decimals as JSON strings.
     pub strings: Option<bool>,
+    /// Rows as arrays.
+    pub columns: Option<bool>,
     /// A digest in every frame whose number divides by this; 0 for none.
     pub digest: Option<u32>,
     /// Only rows that it lets through; `Some(None)` for no filter.
     pub filter: Option<Option<Filter>>,
+}
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Style {
+    /// Decimals as JSON strings instead of numbers.
+    pub strings: bool,
+    /// Rows as arrays in the order of the announced columns, instead of objects.
+    pub columns: bool,
 }
 
 /// A subscription's effective options.
@@ -152,8 +163,8 @@ pub struct Wish {
     pub delta: bool,
     /// Levels of a side of each book.
     pub depth: u16,
-    /// Decimals as JSON strings instead of numbers.
-    pub strings: bool,
+    /// How rows are written.
+    pub style: Style,
     /// A digest in every frame whose number divides by this; 0 for none.
     pub digest: u32,
     /// Only rows that it lets through.
@@ -169,7 +180,7 @@ impl Default for Wish {
             fields: Fields::ALL,
             delta: true,
             depth: DEPTH_DEFAULT,
-            strings: false,
+            style: Style::default(),
             digest: 0,
             filter: None,
         }
@@ -186,7 +197,8 @@ impl Wish {
         self.fields = options.fields.unwrap_or(self.fields);
         self.delta = options.delta.unwrap_or(self.delta);
         self.depth = options.depth.unwrap_or(self.depth);
-        self.strings = options.strings.unwrap_or(self.strings);
+        self.style.strings = options.strings.unwrap_or(self.style.strings);
+        self.style.columns = options.columns.unwrap_or(self.style.columns);
         self.digest = options.digest.unwrap_or(self.digest);
         self.filter = options.filter.clone().unwrap_or(self.filter);
         (self, capped.is_some())
@@ -212,10 +224,11 @@ impl Wish {
 
     /// The same on every node for the same subscription, whatever its topics mean there: a cursor belongs to it.
     pub fn name(&self) -> String {
-        let Self { topics, mode, rate, fields, delta, depth, strings, digest, filter } = self;
+        let Self { topics, mode, rate, fields, delta, depth, style, digest, filter } = self;
+        let Style { strings, columns } = style;
         let topics: Vec<String> = topics.iter().map(TopicName::to_string).collect();
         let text = format!(
-            "{} {} {:?} {:x} {:x} {delta} {depth} {strings} {digest} {}",
+            "{} {} {:?} {:x} {:x} {delta} {depth} {strings} {columns} {digest} {}",
             topics.join(","),
             mode.name(),
             rate.map(|rate| rate.0),

@@ -14,6 +14,7 @@ use crate::flow::dispatch::topic::{Refusal, Topic, TopicName};
 use crate::flow::dispatch::wish::{Rate, Wish};
 use crate::flow::frame::answer::{Answer, Listed, Numbers, Rejected, Subscription};
 use crate::flow::frame::command::{Command, Mistake, Request, Subscribe, Update};
+use crate::flow::frame::row;
 use crate::flow::socket::wire::Io;
 use serde_json::value::RawValue;
 use tickgate_feeds::market::Channel;
@@ -204,7 +205,8 @@ impl<I: Io> Shard<I> {
             fields: wish.fields.names(),
             delta: wish.delta,
             depth: wish.depth,
-            decimals: if wish.strings { "string" } else { "number" },
+            decimals: if wish.style.strings { "string" } else { "number" },
+            columns: wish.style.columns.then(|| row::columns(wish)),
             digest: wish.digest,
             filter: wish.filter.as_ref().map(|filter| filter.text().to_owned()),
             topics: stream.selection.topics().len(),
