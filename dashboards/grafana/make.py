@@ -184,9 +184,9 @@ FEEDS = [
           (rate("tickgate_book_levels_dropped_total"), "book levels dropped {{instance}}"), width=6),
     lines("Gone silent", "short",
           "Symbols that are stale because they have said nothing for much longer than they usually do, in continuous "
-          "trading; and how many became so in five minutes. A whole feed that is silent is under Feeds.",
+          "trading; and how many become so in an interval of the graph. A whole feed that is silent is under Feeds.",
           (f"max by (instance) ({metric('tickgate_symbols_silent')})", "silent now {{instance}}"),
-          (f"sum by (instance) (increase({metric('tickgate_symbols_silenced_total')}[5m]))",
+          (f"sum by (instance) (increase({metric('tickgate_symbols_silenced_total')}[$__rate_interval]))",
            "fell silent {{instance}}"), width=6),
     lines("What is news", "cps",
           "Updates a second taken in; those that changed something; those that said what was known already.",

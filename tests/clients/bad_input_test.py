@@ -521,7 +521,7 @@ async def crowd(report: Report, gateway: Gateway) -> None:
 async def overload(report: Report, binary: str) -> None:
     """A feed that is too fast for the ingest queue: what it loses is counted."""
     config = "[limits]\ningest_updates_max = 16\n"
-    async with await Gateway.start(binary, "synthetic:vn30?rate=20000", config=config) as gateway:
+    async with await Gateway.start(binary, "synthetic:vn30?rate=10000000", config=config) as gateway:
         for reason in ("ingest_merged", "ingest_overflow"):
             seen = await gateway.metric_reaches(f'tickgate_losses_total{{reason="{reason}"}}', 1, 5)
             report.check(f"overload: {reason} is counted", seen > 0, seen)

@@ -1,14 +1,13 @@
 """The reference client: written from docs/protocol.md alone, and strict about it.
 
-    python3 contract.py --binary PATH [--seconds N]     tries every kind of subscription against a gateway of its own
-    python3 contract.py --url ws://.../ws --seconds N   watches a gateway that runs already
-
 `Session` is the contract: it is fed messages, keeps the tables and notes every broken rule. `Client` is a `Session`
-on a socket. Numbers are read exactly: a decimal is an int or a Decimal, never a float.
+on a socket. A `Stream` is what it holds of one subscription; another session can go on from it. Numbers are read
+exactly: a decimal is an int or a Decimal, never a float.
 """
 
 import asyncio
 import contextlib
+import copy
 import itertools
 import json
 import time
@@ -18,7 +17,7 @@ from decimal import Decimal
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from harness import Gateway, Report, arguments, http, run
+import digest
 
 QUOTE = (
     "state phase last last_size bid bid_size ask ask_size open high low prev_close volume turnover change change_pct average"
@@ -31,20 +30,22 @@ STATES = {"pending", "live", "closed", "halted", "stale", "suspect"}
 PHASES = {"pre_open", "ato", "continuous", "break", "atc", "put_through", "closed"}
 CODES = {
     "bad_request", "unknown_action", "bad_topic", "unknown_topic", "topic_limit", "stream_limit", "unknown_sub",
-    "sub_in_use", "rate_limited", "unknown_tick",
+    "sub_in_use", "node_behind", "rate_limited", "unknown_tick",
 }
-GAP_REASONS = {"ingest_overflow", "log_overrun", "upstream_gap", "feed_reset"}
+LATER = {"node_behind", "rate_limited"}  # these say when the same would be taken
+GAP_REASONS = {"ingest_overflow", "log_overrun", "upstream_gap"}
 EVENTS = {"trade", "status"}
 BARS = {"bar_1s", "bar_1m", "bar_5m", "bar_1h"}
 
+# The options of a subscription, as they are asked for and as an answer says that they are in effect.
+OPTIONS = {"mode", "rate", "fields", "delta", "depth", "decimals", "columns", "digest"}
 # (required keys, optional keys) of every message and part of one.
+SUBSCRIPTION = OPTIONS | {"filter", "sub", "stream", "seq", "rev", "wish", "capped_by", "topics", "q", "rejected", "recovered"}
 LIMITS = ({"message_bytes", "topics_per_command", "topics", "streams", "commands_per_second", "commands_burst", "rate"}, set())
 SHAPES = {
     "welcome": ({"type", "epoch", "session", "version", "heartbeat_ms", "simulated", "limits"}, set()),
-    "subscribed": (
-        {"type", "sub", "stream", "seq", "rev", "wish", "mode", "rate", "capped_by", "fields", "delta", "depth", "decimals",
-         "columns", "digest", "filter", "topics", "q", "rejected", "recovered"}, {"id"},
-    ),
+    "subscribed": ({"type"} | SUBSCRIPTION, {"id", "rejected_more"}),
+    "updated": ({"type"} | SUBSCRIPTION, {"id", "removed", "rejected_more"}),
     "unsubscribed": ({"type", "sub", "stream"}, {"id"}),
     "list": ({"type", "subs"}, {"id"}),
     "pong": ({"type", "ts_us"}, {"id"}),
@@ -52,11 +53,12 @@ SHAPES = {
     "drain": ({"type", "reconnect_in_ms", "to"}, set()),
     "heartbeat": ({"type", "ts_us", "streams"}, set()),
     "batch": (
-        {"type", "stream", "seq", "prev", "rev", "ts_us", "rows"}, {"snapshot", "more", "gaps", "added", "removed", "epoch"},
+        {"type", "stream", "seq", "prev", "rev", "ts_us", "rows"}, {"snapshot", "more", "gaps", "added", "rejected", "digest"},
     ),
 }
-LISTED = (SHAPES["subscribed"][0] - {"type"} | {"held_seq", "held_rev", "lag_revs", "merged", "rows", "gaps"}, set())
+LISTED = (SUBSCRIPTION | {"held_seq", "held_rev", "lag_revs", "merged", "rows", "gaps"}, set())
 REJECTED = ({"topic", "code", "message"}, set())
+REJECTED_LATER = ({"topic", "code"}, set())
 GAP = ({"topic", "from", "to", "reason"}, set())
 ROW = {"symbol", "rev", "q", "time_us"}
 BOOK = (ROW | {"channel", "full", "state", "bids", "asks"}, set())
@@ -67,35 +69,100 @@ FRAME_BYTES_MAX = 64 << 10
 # Wall and monotonic clock of the server drift apart by this much at most while frames are compared.
 SLOT_TOLERANCE_US = 1_000
 QUIET_INTERVALS = 2.5
-# Parts of one picture follow each other without a wait for the next slot.
+# Parts of one picture follow each other without a wait for the next slot, when the client reads.
 MORE_US_MAX = 400_000
 
 
 class Stream:
     """What the client holds of one subscription."""
 
-    def __init__(self, answer: dict, snapshot: bool, selected: list[str] | None):
-        self.answer, self.sub, self.number = answer, answer["sub"], answer["stream"]
-        self.snapshot_asked = snapshot
-        self.mode, self.rate = answer["mode"], answer["rate"]
-        self.strings = answer["decimals"] == "string"
-        self.columns: list[list[str] | None] | None = answer["columns"]
-        self.seq = None if snapshot else answer["seq"]
-        self.rev = 0 if snapshot else answer["rev"]
-        self.whole = not snapshot  # the first picture is complete
-        self.more = False  # the frame before said that it goes on
+    def __init__(self, answer: dict, asked: dict, epoch: str):
+        self.sub, self.epoch = answer["sub"], epoch
+        self.asked = {"topics": [], "snapshot": True}
         self.table: dict[str, dict] = {}
         self.q: dict[str, int] = dict(answer["q"])  # of event topics: the last number held
-        self.frames = self.rows = self.merged = self.near = 0
-        self.part_us = 0  # when the frame before was made
-        self.frames_since_heartbeat = 1  # `subscribed` said where the stream stands
+        self.repeats: dict[str, int] = {}  # of event topics: numbers up to this one may come again
+        self.since: dict | None = None  # the cursor from which another session can go on
         self.times_us: deque[int] = deque(maxlen=16)
+        self.count()
+        self.take(answer, asked)
+        self.begin()
+
+    def count(self) -> None:
+        """What a script asks about a session."""
+        self.frames = self.rows = self.merged = self.near = self.digests = self.digests_due = 0
         self.lost: dict[str, int] = defaultdict(int)
+
+    def take(self, answer: dict, asked: dict) -> None:
+        """From this answer on its options are in effect."""
+        names = asked.get("topics") or [name for name in self.asked["topics"] if name not in asked.get("remove", [])]
+        refused = {rejected["topic"] for rejected in answer["rejected"]}
+        self.asked |= {key: value for key, value in asked.items() if key in OPTIONS | {"snapshot"}}
+        self.asked["topics"] = [name for name in [*names, *asked.get("add", [])] if name not in refused]
+        self.answer, self.number = answer, answer["stream"]
+        self.mode, self.rate, self.strings = answer["mode"], answer["rate"], answer["decimals"] == "string"
+        self.columns: list[list[str] | None] | None = answer["columns"]
+        self.more = False  # the frame before said that it goes on
+        self.owed = True  # what is owed at first does not wait for a slot
+        self.part_us = 0  # when the frame before was made
+        self.merged_here = 0
+        self.frames_since_heartbeat = 1  # the answer said where the stream stands
+        self.times_us.clear()
+        # What was asked says more than the answer, which has the names of both channels together.
+        selected = self.asked.get("fields", answer["fields"])
         self.selections = []
         for every in (QUOTE, INDEX):
+            some = [name for name in every if selected and name in selected]
             # A channel that has none of the names is whole.
-            some = {name for name in every if selected is None or name in selected}
-            self.selections.append(some | {"state"} if some else set(every))
+            self.selections.append([name for name in every if name in {"state", *some}] if some else every)
+
+    def begin(self) -> None:
+        """Nothing is held: a whole picture comes, or only what changes from now on."""
+        self.whole = not self.asked["snapshot"]
+        self.seq, self.rev = (self.answer["seq"], self.answer["rev"]) if self.whole else (None, 0)
+        self.table.clear()
+        self.note()
+
+    def note(self) -> None:
+        """The cursor is that of the last whole batch: before an update's first one, topics that came with it are not held."""
+        if self.whole and not self.more:
+            self.since = {"epoch": self.epoch, "rev": self.rev, "wish": self.answer["wish"]}
+
+    def change(self, answer: dict, asked: dict) -> None:
+        """The subscription was updated: what is held stays, but for what is no longer selected."""
+        held = {topic: q for topic, q in self.q.items() if self.gives_all(topic)}
+        merged = self.merged_here if answer["stream"] == self.number else 0
+        self.take(answer, asked)
+        self.merged_here, self.q = merged, answer["q"] | {topic: q for topic, q in held.items() if topic in answer["q"]}
+        if not self.whole:
+            return self.begin()
+        self.seq = answer["seq"]
+        for topic in answer.get("removed", []):
+            self.table.pop(topic, None)
+        for row in self.table.values():
+            kept = fields_of(row).keys() & set(asked.get("fields") or ()) if "channel" not in row else set()
+            # A row with none of the names stays whole, or comes anew.
+            for name in fields_of(row).keys() - kept - {"state"} if kept else ():
+                del row[name]
+            if "bids" in row:
+                # The best levels may not have changed for longer than those below them.
+                row |= {"bids": row["bids"][: answer["depth"]], "asks": row["asks"][: answer["depth"]], "rev": 0}
+
+    def go_on(self, answer: dict, epoch: str) -> "Stream":
+        """The same in another session, from where this one left off."""
+        other = copy.deepcopy(self)
+        # Some of what was cut off came already.
+        other.repeats = dict(self.q) if self.more or self.owed else {}
+        other.count()
+        other.take(answer, {})
+        other.q = answer["q"] | self.q
+        other.seq, other.whole, other.epoch = answer["seq"], True, epoch
+        return other
+
+    def gives_all(self, topic: str) -> bool:
+        """Whether every event of the topic is given: of trades where the mode says so."""
+        channel = topic.partition(":")[0]
+        return channel in ("status", *BARS) or channel == "trade" and self.mode == "every"
 
     def read(self, row: object) -> dict:
         """A row as an object, whichever way it came; what is wrong with an array is raised."""
@@ -116,7 +183,19 @@ class Stream:
         if values[at] >> len(fields):
             raise ValueError(f"mask {values[at]} of {len(fields)} columns")
         read = dict(zip(names[:at], values)) | dict(zip(named, values[at + 1:], strict=True))
-        return read | {"full": True} if named == fields else read
+        # All columns at once may also be all that changed.
+        return read | {"full": True} if named == fields and read["symbol"] not in self.table else read
+
+    def digest(self) -> int:
+        """Of the images and books that are held."""
+        images = (digest.image(topic, row, fields_of(row)) for topic, row in self.table.items() if "channel" not in row)
+        books = (digest.book(topic, row) for topic, row in self.table.items() if "bids" in row)
+        return digest.digest(itertools.chain(images, books))
+
+
+def fields_of(row: dict) -> dict[str, None]:
+    """The fields in an image's row, in their order."""
+    return dict.fromkeys(name for name in row if name not in ROW and name != "full")
 
 
 def topic_of(row: dict) -> str:
@@ -137,9 +216,12 @@ class Session:
         self.answers: dict[object, dict] = {}
         self.errors: list[dict] = []
         self.drain: dict | None = None
-        self.asked: dict[object, dict] = {}  # subscriptions by their id
+        self.asked: dict[object, dict] = {}  # commands by their id
+        self.held: dict[object, Stream] = {}  # what a command with a cursor goes on from
         self.examples: dict[str, str] = {}
         self.heartbeats = self.messages = self.bytes = 0
+        self.size = 0  # of the message under way, in characters
+        self.reads = True  # all the time
         self.heard_s = self.beat_s = None
         self.on_batch = lambda stream, frame: None
         self.on_row = lambda stream, topic, row: None
@@ -160,7 +242,8 @@ class Session:
     def feed(self, text: str, now_s: float) -> None:
         """Takes one message."""
         self.messages += 1
-        self.bytes += len(text)
+        self.size = len(text)
+        self.bytes += self.size
         if not isinstance(text, str):
             return self.broke("a binary message on a JSON session")
         try:
@@ -172,7 +255,7 @@ class Session:
             return self.broke(f"unknown message {text[:80]!r}")
         name = kind
         if kind == "batch":
-            name = "batch" + "".join(f" {key}" for key in ("snapshot", "more", "gaps", "added") if key in frame)
+            name = "batch" + "".join(f" {key}" for key in ("snapshot", "more", "gaps", "added", "digest") if key in frame)
         self.examples.setdefault(name, text)
         if self.welcome is None and kind != "welcome":
             self.broke(f"{kind} before welcome")
@@ -205,23 +288,49 @@ class Session:
         self.welcome, self.beat_s = frame, now_s
 
     def take_subscribed(self, frame: dict, text: str, now_s: float) -> None:
-        """A stream begins."""
-        for rejected in frame["rejected"]:
-            self.take_rejected(rejected)
-        if frame["stream"] in self.streams or frame["stream"] in self.ended:
-            self.broke(f"stream {frame['stream']} is used again")
+        """A stream begins, or goes on from where another session left it."""
+        self.take_options(frame)
         if frame["sub"] in self.subs:
             self.broke(f"sub {frame['sub']} is used twice")
-        if frame["mode"] not in ("conflate", "every", "snapshot"):
-            self.broke(f"mode {frame['mode']!r}")
-        if frame["recovered"] not in (None, "reset", "exact", "conflated"):
-            self.broke(f"recovered {frame['recovered']!r}")
-        if frame["capped_by"] not in (None, "limit"):
-            self.broke(f"capped_by {frame['capped_by']!r}")
-        asked = self.asked.pop(frame.get("id"), {})
-        stream = Stream(frame, asked.get("snapshot", True), asked.get("fields", frame["fields"]))
+        asked, held = self.asked.get(frame.get("id"), {}), self.held.get(frame.get("id"))
+        if (frame["recovered"] is None) != ("since" not in asked) or frame["recovered"] not in (None, "exact", "conflated", "reset"):
+            self.broke(f"recovered {frame['recovered']!r} where since is {asked.get('since')}")
+        if held is not None and frame["recovered"] in ("exact", "conflated"):
+            stream = held.go_on(frame, self.welcome["epoch"])
+        else:
+            stream = Stream(frame, asked, self.welcome["epoch"])
         self.streams[frame["stream"]] = self.subs[frame["sub"]] = stream
         self.answer(frame)
+
+    def take_updated(self, frame: dict, text: str, now_s: float) -> None:
+        """A subscription goes on with other topics or options, most often on another stream."""
+        stream = self.subs.get(frame["sub"])
+        if stream is None:
+            return self.broke(f"updated what was not subscribed: {frame}")
+        if stream.number == frame["stream"]:
+            return self.answer(frame)  # nothing was to be changed
+        self.ended.add(stream.number)
+        self.streams.pop(stream.number, None)
+        self.take_options(frame)
+        if frame["recovered"] is not None:
+            self.broke(f"recovered {frame['recovered']!r} in an update")
+        stream.change(frame, self.asked.get(frame.get("id"), {}))
+        self.streams[frame["stream"]] = stream
+        self.answer(frame)
+
+    def take_options(self, frame: dict) -> None:
+        """What an answer says of a subscription."""
+        for rejected in frame["rejected"]:
+            self.take_rejected(rejected)
+        if frame["stream"] in self.streams:
+            self.broke(f"stream {frame['stream']} is used twice")
+        self.ended.discard(frame["stream"])
+        if frame["mode"] not in ("conflate", "every", "snapshot"):
+            self.broke(f"mode {frame['mode']!r}")
+        if frame["capped_by"] not in (None, "limit"):
+            self.broke(f"capped_by {frame['capped_by']!r}")
+        if not isinstance(frame["wish"], str) or not frame["wish"]:
+            self.broke(f"wish {frame['wish']!r}")
 
     def take_unsubscribed(self, frame: dict, text: str, now_s: float) -> None:
         """A stream ends: nothing of it may follow."""
@@ -240,8 +349,19 @@ class Session:
             stream = self.subs.get(listed["sub"])
             if stream is None or stream.number != listed["stream"]:
                 self.broke(f"list: {listed} is not ours")
-            elif stream.whole and stream.seq != listed["held_seq"]:
-                self.broke(f"list: seq {listed['held_seq']} where {stream.seq} was given")
+                continue
+            for key in OPTIONS | {"wish", "capped_by"}:
+                if listed[key] != stream.answer[key]:
+                    self.broke(f"list: {key} {listed[key]!r} where {stream.answer[key]!r} was answered")
+            if listed["held_seq"] != stream.seq:
+                self.broke(f"list: held_seq {listed['held_seq']} where {stream.seq} was given")
+            if listed["held_rev"] < stream.rev:
+                self.broke(f"list: held_rev {listed['held_rev']} where {stream.rev} was given")
+            if listed["merged"] != stream.merged_here:
+                self.broke(f"list: merged {listed['merged']} where {stream.merged_here} were")
+            for key in ("lag_revs", "rows", "gaps"):
+                if not isinstance(listed[key], int) or listed[key] < 0:
+                    self.broke(f"list: {key} {listed[key]!r}")
         if {listed["sub"] for listed in frame["subs"]} != set(self.subs):
             self.broke("list: not all our subscriptions")
         self.answer(frame)
@@ -254,6 +374,8 @@ class Session:
         """A refusal: its code is one of a closed list, and it repeats little."""
         if frame["code"] not in CODES:
             self.broke(f"error: code {frame['code']!r}")
+        if ("retry_after_ms" in frame) != (frame["code"] in LATER):
+            self.broke(f"error: {frame['code']} with retry_after_ms {frame.get('retry_after_ms')}")
         if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in frame["message"]):
             self.broke(f"error: control characters in {frame['message']!r}")
         for rejected in frame.get("rejected", []):
@@ -310,9 +432,6 @@ class Session:
             return self.broke(f"batch of {ended} stream {frame['stream']}")
         snapshot, more = frame.get("snapshot", False), frame.get("more", False)
         where = f"stream {stream.number} seq {frame['seq']}"
-        if "epoch" in frame:
-            stream.seq, stream.rev, stream.whole, stream.table = None, 0, False, {}
-            self.welcome["epoch"] = frame["epoch"]
         if frame["prev"] != stream.seq:
             self.broke(f"{where}: prev {frame['prev']}, we hold {stream.seq}")
         before = frame["prev"] if frame["prev"] is not None else stream.answer["seq"]
@@ -320,33 +439,49 @@ class Session:
             self.broke(f"{where}: falls from {before}")
         if frame["prev"] is not None:
             stream.merged += max(0, frame["seq"] - frame["prev"] - 1)
+            stream.merged_here += max(0, frame["seq"] - frame["prev"] - 1)
         if frame["rev"] < stream.rev:
             self.broke(f"{where}: rev falls from {stream.rev} to {frame['rev']}")
         if more and frame["rev"] != stream.rev:
             self.broke(f"{where}: a part moves rev from {stream.rev} to {frame['rev']}")
         if snapshot == stream.whole:
             self.broke(f"{where}: snapshot is {snapshot} where the first picture is {stream.whole and 'whole' or 'owed'}")
-        if stream.more and frame["ts_us"] - stream.part_us > MORE_US_MAX:
+        if stream.more and self.reads and frame["ts_us"] - stream.part_us > MORE_US_MAX:
             self.broke(f"{where}: the frame before said more, and more came {frame['ts_us'] - stream.part_us} us later")
-        elif not stream.more and not snapshot:
+        elif not stream.more and not snapshot and not stream.owed:
             self.slot(stream, frame["ts_us"], where)
         stream.part_us = frame["ts_us"]
         if len(text) > FRAME_BYTES_MAX and len(frame["rows"]) > 1:
             self.broke(f"{where}: {len(text)} bytes in {len(frame['rows'])} rows")
-        if not frame["rows"] and not snapshot and not {"gaps", "added", "removed"} & frame.keys() and not stream.more:
-            if frame["seq"] == frame["prev"]:
+        if not frame["rows"] and not snapshot and not {"gaps", "added", "rejected"} & frame.keys() and not stream.more:
+            if (frame["seq"], frame["rev"]) == (frame["prev"], stream.rev):
                 self.broke(f"{where}: says nothing")
-        added = set(frame.get("added", []))
-        self.take_rows(stream, frame, snapshot, added, where)
-        for topic in added:
-            if topic.split(":")[0] not in EVENTS | BARS and topic not in stream.table:
-                self.broke(f"{where}: added {topic} without its row")
+        for rejected in frame.get("rejected", []):
+            if self.shape(rejected, REJECTED_LATER, f"{where} rejected") and rejected["code"] != "topic_limit":
+                self.broke(f"{where}: rejected {rejected}")
+        self.take_rows(stream, frame, snapshot, where)
         stream.seq, stream.rev, stream.more = frame["seq"], frame["rev"], more
-        if snapshot and not more:
-            stream.whole = True
+        self.check_digest(stream, frame, where)
+        stream.whole |= snapshot and not more
+        stream.owed &= more
+        stream.note()
         stream.frames += 1
         stream.frames_since_heartbeat += 1
         self.on_batch(stream, frame)
+
+    def check_digest(self, stream: Stream, frame: dict, where: str) -> None:
+        """What is held is what should be; who began without a picture cannot tell."""
+        every = stream.answer["digest"]
+        due = every and frame["seq"] % every == 0 and not stream.more
+        # A catch-up may come without one.
+        stream.digests_due += bool(due and frame["prev"] is not None and frame["seq"] == frame["prev"] + 1 and not stream.owed)
+        if "digest" not in frame:
+            return
+        if not due:
+            self.broke(f"{where}: a digest where none is due")
+        stream.digests += 1
+        if stream.asked["snapshot"] and (held := stream.digest()) != frame["digest"]:
+            self.broke(f"{where}: the digest is {frame['digest']}, of what we hold {held}")
 
     def slot(self, stream: Stream, ts_us: int, where: str) -> None:
         """At most one frame per slot of 1/rate: some grid of that width must put every frame into a slot of its own."""
@@ -372,14 +507,21 @@ class Session:
             self.broke(f"{where}: more than one frame per slot of {slot_us} us, intervals {gaps}")
             stream.times_us.clear()
 
-    def take_rows(self, stream: Stream, frame: dict, snapshot: bool, added: set[str], where: str) -> None:
+    def take_rows(self, stream: Stream, frame: dict, snapshot: bool, where: str) -> None:
         """Rows apply from top to bottom; losses stand before the rows they precede."""
+        added, rowed = set(frame.get("added", [])), set()
+        # Nothing between was merged, says the answer.
+        exact_rev = stream.answer["rev"] if stream.owed and stream.answer["recovered"] == "exact" else 0
         gaps: dict[str, deque] = defaultdict(deque)
         for gap in frame.get("gaps", []):
             if self.shape(gap, GAP, "gap"):
-                gaps[gap["topic"]].append(gap)
+                # What lies at or below what is held is no loss.
+                if gap["to"] > stream.q.get(gap["topic"], 0):
+                    gaps[gap["topic"]].append(gap)
                 if gap["reason"] not in GAP_REASONS:
                     self.broke(f"{where}: gap reason {gap['reason']!r}")
+                if exact_rev and gap["reason"] == "log_overrun":
+                    self.broke(f"{where}: recovered is exact, and there is {gap}")
         for row in frame["rows"]:
             stream.rows += 1
             try:
@@ -391,18 +533,25 @@ class Session:
                 self.broke(f"{where}: row {row!r}")
                 continue
             topic = topic_of(row)
-            if row.get("gone"):
-                stream.table.pop(topic, None)
-                continue
+            rowed.add(topic)
             if not self.row_shape(stream, row, f"{where} {topic}"):
                 continue
             held = stream.table.get(topic)
+            image = row.get("channel") is None
+            if image and row.get("full") and not (snapshot or topic in added) and stream.answer["delta"]:
+                self.broke(f"{where} {topic}: a full row of what is held")
+            if image and not row.get("full") and topic in added:
+                self.broke(f"{where} {topic}: added without a full row")
+            if (image or row["channel"] == "book") and row["rev"] <= exact_rev:
+                self.broke(f"{where} {topic}: recovered is exact, and rev {row['rev']} of {exact_rev} comes late")
             if row["rev"] <= stream.rev and not snapshot and topic not in added:
                 self.broke(f"{where} {topic}: rev {row['rev']} had to come with frame rev {stream.rev}")
             channel = row.get("channel")
             event = channel in EVENTS or channel in BARS and row["final"]
             # Status and final bars come one by one in every mode, trades where the mode says so.
-            if event and (stream.mode == "every" or channel != "trade"):
+            if event and stream.gives_all(topic):
+                if row["q"] <= stream.repeats.get(topic, 0):
+                    continue
                 self.number(stream, topic, row["q"], gaps[topic], where)
             elif held is not None and (row["q"] < held["q"] or row["rev"] < held["rev"]):
                 self.broke(f"{where} {topic}: falls from q {held['q']} rev {held['rev']} to {row['q']}, {row['rev']}")
@@ -410,7 +559,7 @@ class Session:
                 stream.table[topic] = row
             elif held is None:
                 stream.table[topic] = row
-                if stream.snapshot_asked:
+                if stream.asked["snapshot"]:
                     self.broke(f"{where} {topic}: a changed row before a full one")
             else:
                 held.update(row)
@@ -418,6 +567,8 @@ class Session:
         for topic, rest in gaps.items():
             while rest:
                 self.number(stream, topic, None, rest, where)
+        if added - rowed:
+            self.broke(f"{where}: added {sorted(added - rowed)} without their rows")
 
     def number(self, stream: Stream, topic: str, q: int | None, gaps: deque, where: str) -> None:
         """Events have every number but those in gaps. `q` None: a gap after the last row."""
@@ -474,11 +625,11 @@ class Session:
         if ROW - row.keys():
             self.broke(f"{where}: without {sorted(ROW - row.keys())}")
             return False
-        fields = row.keys() - ROW - {"full"}
+        fields = list(fields_of(row))
         if row.get("full"):
             if fields not in stream.selections:
-                self.broke(f"{where}: a full row with the fields {sorted(fields)}")
-        elif not any(fields <= selection for selection in stream.selections):
+                self.broke(f"{where}: a full row with the fields {fields}")
+        elif not any(set(fields) <= set(selection) for selection in stream.selections):
             self.broke(f"{where}: fields {sorted(fields)} were not selected")
         elif not fields:
             self.broke(f"{where}: a row without fields")
@@ -486,7 +637,7 @@ class Session:
             self.broke(f"{where}: state {row['state']!r}")
         if row.get("phase") is not None and row["phase"] not in PHASES:
             self.broke(f"{where}: phase {row['phase']!r}")
-        self.decimals(stream, [row[name] for name in fields - {"state", "phase", "trading_date"} if row[name] is not None], where)
+        self.decimals(stream, [row[name] for name in fields if name not in ("state", "phase", "trading_date") and row[name] is not None], where)
         return True
 
     def decimals(self, stream: Stream, values: list, where: str) -> None:
@@ -516,10 +667,12 @@ class Client(Session):
         self.reader = asyncio.create_task(self.read())
 
     @classmethod
-    async def connect(cls, url: str, **options) -> "Client":
-        """Connects and waits for the welcome."""
+    async def connect(cls, url: str, held: Stream | None = None, **options) -> "Client":
+        """Connects and waits for the welcome. `held` is what a cursor in the URL goes on from."""
         options = {"max_size": None, "compression": None, "ping_interval": None, "close_timeout": 2, "proxy": None, **options}
         client = cls(await connect(url, **options))
+        if held is not None:
+            client.asked[None], client.held[None] = {"since": held.since}, held
         await client.until(lambda: client.welcome is not None, 10, "the welcome")
         return client
 
@@ -547,11 +700,12 @@ class Client(Session):
         if not condition():
             raise ConnectionError(f"closed with {self.closed} while waiting for {what}")
 
-    async def command(self, timeout: float = 10, **command) -> dict:
-        """Sends a command with an id of ours and waits for its answer."""
+    async def command(self, timeout: float = 10, held: Stream | None = None, **command) -> dict:
+        """Sends a command with an id of ours and waits for its answer; `held` is what its cursor goes on from."""
         command.setdefault("id", next(self.ids))
-        if command.get("action") == "subscribe":
-            self.asked[command["id"]] = command
+        self.asked[command["id"]] = command
+        if held is not None:
+            self.held[command["id"]] = held
         await self.socket.send(json.dumps(command))
         await self.until(lambda: command["id"] in self.answers, timeout, f"the answer to {str(command)[:80]}")
         return self.answers[command["id"]]
@@ -565,162 +719,27 @@ class Client(Session):
                 await self.until(lambda: stream.whole, 10, "the first picture")
         return answer
 
+    async def update(self, sub: str, **options) -> dict:
+        """Changes a subscription."""
+        return await self.command(action="update", sub=sub, **options)
+
+    async def resume(self, held: Stream, **options) -> dict:
+        """Subscribes to what an ended session held of a stream, to go on from there."""
+        since = {"since": held.since} if held.since else {}
+        return await self.command(held=held, **{"action": "subscribe", "sub": held.sub, **since, **held.asked, **options})
+
     async def end(self) -> tuple:
         """Waits for the server's close; its code and reason."""
         await self.reader
         return self.closed
+
+    async def vanish(self) -> None:
+        """Is gone without a word."""
+        self.socket.transport.abort()
+        await self.reader
 
     async def close(self) -> None:
         """Says goodbye."""
         with contextlib.suppress(ConnectionError):
             await self.socket.close()
         await self.reader
-
-
-# The reference client tries itself.
-
-
-def broken_frames(report: Report) -> None:
-    """The client notices what it is there to notice: each of these sequences breaks one rule."""
-    welcome = {"type": "welcome", "epoch": "e", "session": "s", "version": "0", "heartbeat_ms": 3000, "simulated": True,
-               "limits": dict.fromkeys(LIMITS[0], 1)}
-    subscribed = {"type": "subscribed", "sub": "1", "stream": 1, "seq": 1, "rev": 5, "mode": "every", "rate": 10,
-                  "capped_by": None, "fields": ["state", "last"], "delta": True, "depth": 10, "decimals": "number",
-                  "wish": "w", "columns": None, "digest": 0, "filter": None, "topics": 2,
-                  "q": {"trade:A": 7}, "rejected": [], "recovered": None}
-    picture = {"type": "batch", "stream": 1, "seq": 1, "prev": None, "rev": 5, "ts_us": 0, "snapshot": True, "rows": [
-        {"symbol": "A", "rev": 5, "q": 3, "time_us": 1, "full": True, "state": "live", "last": 1}]}
-
-    def batch(seq=2, prev=1, rev=6, ts_us=1_000_000, rows=None, **more):
-        rows = [{"symbol": "A", "rev": 6, "q": 4, "time_us": 1, "last": 2}] if rows is None else rows
-        return {"type": "batch", "stream": 1, "seq": seq, "prev": prev, "rev": rev, "ts_us": ts_us, "rows": rows, **more}
-
-    def trade(q):
-        return {"symbol": "A", "channel": "trade", "rev": 6, "q": q, "time_us": 1, "price": 1, "size": 1, "side": None, "kind": "new"}
-
-    def row(**changed):
-        return {"symbol": "A", "rev": 6, "q": 4, "time_us": 1, "last": 2, **changed}
-
-    def gap(begin, to):
-        return {"topic": "trade:A", "from": begin, "to": to, "reason": "log_overrun"}
-
-    cases = [
-        ("nothing wrong", [batch()], 0),
-        ("nothing wrong with an announced gap", [batch(rows=[trade(10)], gaps=[gap(8, 9)])], 0),
-        ("nothing wrong with a gap from the next one", [batch(rows=[trade(10)], gaps=[gap(None, 9)])], 0),
-        ("a missed frame", [batch(seq=3, prev=2)], 1),
-        ("a falling rev", [batch(), batch(seq=3, prev=2, rev=5, ts_us=1_100_000, rows=[row(rev=7)])], 1),
-        ("a late row", [batch(rows=[row(rev=5)])], 1),
-        ("a falling q", [batch(rows=[row(q=2)])], 1),
-        ("a hole among events", [batch(rows=[trade(9)])], 1),
-        ("an event twice", [batch(rows=[trade(8), trade(8)])], 1),
-        ("a gap that does not fit", [batch(rows=[trade(10)], gaps=[gap(9, 9)])], 1),
-        ("an unknown key", [batch(colour="red")], 1),
-        ("an unknown key in a row", [batch(rows=[row(colour="red")])], 1),
-        ("a field that was not selected", [batch(rows=[row(bid=1)])], 1),
-        ("a state nobody knows", [batch(rows=[row(state="good")])], 1),
-        ("a string where numbers were asked for", [batch(rows=[row(last="2")])], 1),
-        ("four frames in two slots", [batch(seq=s, prev=s - 1, ts_us=1_000_000 + 40_000 * s, rev=s + 4, rows=[row(rev=s + 4)])
-                                    for s in (2, 3, 4, 5)], 1),
-        ("a delta before its picture", [batch(rows=[row(symbol="B")])], 1),
-        ("a stream that nobody has", [{**batch(), "stream": 2}], 1),
-        ("a heartbeat ahead of us", [{"type": "heartbeat", "ts_us": 1, "streams": {"1": {"seq": 2, "rev": 6}}}], 1),
-        ("a heartbeat that forgets a quiet stream", [batch(), *[{"type": "heartbeat", "ts_us": 1, "streams": {}}] * 2], 1),
-    ]
-    for name, frames, expected in cases:
-        session = Session()
-        for frame in (welcome, subscribed, picture, *frames):
-            session.feed(json.dumps(frame), 0.0)
-        report.check(f"the client's eye: {name}", bool(session.violations) == bool(expected), session.violations)
-
-
-async def watch(report: Report, url: str, seconds: float, dense: bool) -> Client:
-    """Every kind of subscription at once on one session, and the same wishes spread over several sessions."""
-    client = await Client.connect(url)
-    wishes = [
-        {"topics": ["*"], "sub": "all"},
-        {"topics": ["*"], "sub": "rated", "rate": 10},
-        {"topics": ["*"], "sub": "slow", "rate": 0.5},
-        {"topics": ["*"], "sub": "again", "rate": 10},
-        {"topics": ["*"], "sub": "some", "fields": ["last", "bid", "ask"], "rate": 5},
-        {"topics": ["*"], "sub": "whole", "delta": False, "rate": 4},
-        {"topics": ["*"], "sub": "text", "decimals": "string", "rate": 2},
-        {"topics": ["*"], "sub": "arrays", "rate": 10, "columns": True},
-        {"topics": ["*", "book:*", "bar_1s:*"], "sub": "some-arrays", "columns": True, "fields": ["last", "bid"], "rate": 5},
-        {"topics": ["trade:*", "status:*"], "sub": "event-arrays", "mode": "every", "columns": True, "decimals": "string"},
-        {"topics": ["trade:*", "status:*"], "sub": "events", "mode": "every"},
-        {"topics": ["trade:*"], "sub": "events-rated", "mode": "every", "rate": 5, "decimals": "string"},
-        {"topics": ["trade:*"], "sub": "last-trades", "rate": 10},
-        {"topics": ["book:*"], "sub": "books", "rate": 4, "depth": 3},
-        {"topics": ["book:*", "*"], "sub": "both", "rate": 1, "depth": 1000},
-        {"topics": ["*"], "sub": "from-now", "snapshot": False},
-        {"topics": ["bar_1s:*", "bar_1m:*"], "sub": "bars", "rate": 5},
-        {"topics": ["trade:*"], "sub": "events-from-now", "mode": "every", "snapshot": False, "rate": 10},
-    ]
-    for wish in wishes:
-        answer = await client.subscribe(*wish.pop("topics"), **wish)
-        report.equal(f"{wish['sub']} is served", answer["type"], "subscribed")
-    # A snapshot ends by itself, and so does its stream.
-    answer = await client.subscribe("*", mode="snapshot", sub="once", whole=False)
-    await client.until(lambda: answer["stream"] in client.ended, 10, "the end of a snapshot")
-    report.check("mode snapshot ends with unsubscribed", "once" not in client.subs)
-    since = {"epoch": "0", "rev": 1, "wish": "0"}
-    answer = await client.subscribe("*", sub="resumed", rate=10, fields=["last"], since=since)
-    report.equal("a cursor of another epoch is answered by reset and a picture", answer.get("recovered"), "reset")
-    others = [await Client.connect(f"{url}?symbols=*&rate=10") for _ in range(3)]
-    for other in others:
-        await other.until(lambda other=other: other.subs and next(iter(other.subs.values())).whole, 10, "a URL's subscription")
-    report.check("a URL subscribes", True)
-    deadline = time.monotonic() + seconds
-    while (left := deadline - time.monotonic()) > 0:
-        await client.command(action="list")
-        with contextlib.suppress(TimeoutError):
-            await client.until(lambda: False, min(left, 1.5))
-    pong = await client.command(action="ping")
-    report.check("ping is answered", abs(pong["ts_us"] / 1e6 - time.time()) < 5, pong)
-    for name, stream in client.subs.items():
-        quiet = not dense and ("event" in name or "trade" in name or name in ("books", "bars"))
-        low = seconds * float(stream.rate) * 0.6 if dense and stream.rate else int(not quiet)
-        report.check(f"{name}: frames came ({stream.frames} with {stream.rows} rows)", stream.frames >= low, f"at least {low}")
-        report.equal(f"{name}: nothing was merged on an idle line", stream.merged, 0)
-        report.equal(f"{name}: no event was lost", dict(stream.lost), {})
-    near = {name: s.near for name, s in client.subs.items() if s.near > 2}
-    report.check("busy rated streams keep 0.8 of a slot between frames", not dense or not near, near)
-    report.check("a second equal subscription has a stream of its own",
-                 client.subs["rated"].number != client.subs["again"].number)
-    # Streams that show the same market hold the same rows once they are quiet at the same revision.
-    for sub in list(client.subs):
-        answer = await client.command(action="unsubscribe", sub=sub)
-        report.equal(f"{sub} is left", answer["type"], "unsubscribed")
-    report.clean("the contract is kept on one session with many streams", client.violations)
-    report.check("heartbeats came", client.heartbeats >= 1, client.heartbeats)
-    for at, other in enumerate(others):
-        report.clean(f"the contract is kept on session {at}", other.violations)
-        client.examples.update({k: v for k, v in other.examples.items() if k not in client.examples})
-        await other.close()
-    await client.close()
-    return client
-
-
-async def main(report: Report) -> None:
-    """Tries the client on broken frames, then a gateway on the client."""
-    parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("--url", help="watch a gateway that runs already")
-    parser.add_argument("--seconds", type=float, default=8, help="how long to watch each gateway")
-    parser.add_argument("--examples", action="store_true", help="print one message of each kind as it came")
-    options = parser.parse_args()
-    broken_frames(report)
-    if options.url:
-        client = await watch(report, options.url, options.seconds, False)
-    else:
-        for feed, dense in [("synthetic:vn30?rate=500", True), ("synthetic:load?symbols=150&rate=1000", False)]:
-            async with await Gateway.start(options.binary, feed, config="[limits]\nheartbeat_ms = 1000\n") as gateway:
-                print(f"# {feed}")
-                client = await watch(report, gateway.url, options.seconds, dense)
-    if options.examples:
-        for name, text in sorted(client.examples.items()):
-            print(f"## {name}\n{text[:2000]}")
-
-
-if __name__ == "__main__":
-    run(main)

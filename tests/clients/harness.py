@@ -127,8 +127,16 @@ class Gateway:
 
     def rss_mib(self) -> float:
         """Memory of the process in RAM."""
+        return self.status_mib("VmRSS")
+
+    def peak_mib(self) -> float:
+        """The most that it ever was."""
+        return self.status_mib("VmHWM")
+
+    def status_mib(self, name: str) -> float:
+        """A figure of the process's status page."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1024
+        return int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) / 1024
 
     async def metrics(self) -> dict[str, float]:
         """Every sample of /metrics by its name with labels."""

@@ -384,6 +384,7 @@ impl Client {
         stream.snapshot_done |= !batch.more;
         stream.seq = Some(batch.seq);
         assert!(batch.rev >= stream.rev, "a frame's rev never falls");
+        assert!(!batch.more || batch.rev == stream.rev, "a part names what was held before: {batch:?}");
         stream.rev = batch.rev;
         // Who joins with something in hand may be given the frames since its answer as one, outside the slots.
         let joins = stream.joining;

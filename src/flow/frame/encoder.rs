@@ -163,7 +163,9 @@ impl Encoder {
         let before = debt.seq;
         let events_target = stream.rev.max(debt.events);
         let done = self.fill(stream, &Walk::whole(stream), debt, events_target, batch);
-        if batch.is_empty() && done && !owes_end && before == Some(stream.seq) {
+        // The next part of the shared frames names what those on the stream were told: nobody may be level and told less.
+        let is_told = debt.told >= debt.target.min(stream.told);
+        if batch.is_empty() && done && !owes_end && before == Some(stream.seq) && is_told {
             (debt.held, debt.cursor, debt.joining, debt.news) = (debt.target, 0, false, None);
             return debt.held == stream.rev && debt.events == stream.rev;
         }

@@ -13,7 +13,7 @@ use crate::flow::dispatch::streams::{Debt, Place, Selection, SessionKey};
 use crate::flow::dispatch::topic::{Refusal, Topic, TopicName};
 use crate::flow::dispatch::wish::{Rate, Wish};
 use crate::flow::frame::answer::{Answer, Listed, Numbers, Rejected, Subscription};
-use crate::flow::frame::command::{Command, Mistake, Request, Subscribe, Update};
+use crate::flow::frame::command::{Command, Mistake, Subscribe, Update};
 use crate::flow::frame::row;
 use crate::flow::socket::wire::Io;
 use serde_json::value::RawValue;
@@ -22,13 +22,8 @@ use tickgate_feeds::market::Channel;
 impl<I: Io> Shard<I> {
     /// Does what clients asked for since the last turn.
     pub(super) fn obey(&mut self) {
-        let rev = self.encoder.replica.rev;
-        // Another shard may have given a client more than this one has looked at.
-        let is_ahead = |(_, request): &(SessionKey, Request)| match &request.command {
-            Ok(Command::Subscribe(asked)) => asked.since.as_ref().is_some_and(|since| since.rev > rev),
-            _ => false,
-        };
-        if !self.requests.is_empty() && !self.knows_all_symbols() || self.requests.iter().any(is_ahead) {
+        // Who asks is answered from the market of now, also by a shard that slept while nobody watched.
+        if !self.requests.is_empty() {
             self.pull();
         }
         self.looked_up = 0;
@@ -85,7 +80,7 @@ impl<I: Io> Shard<I> {
         }
         let subscription = self.subscription(id, &name, place, capped, found.rejected, recovered);
         let frame = Answer::Subscribed(subscription).frame();
-        self.sessions[key as usize].subs.push(Sub { name: name.into(), place });
+        self.sessions[key as usize].subs.push(Sub { name: name.into(), place, capped });
         self.answer(key, frame);
     }
 
@@ -94,7 +89,7 @@ impl<I: Io> Shard<I> {
         let Some(at) = self.find_sub(key, &asked.sub) else {
             return self.refuse(key, id, &Mistake::of(Reason::UnknownSub), Vec::new());
         };
-        let old = self.sessions[key as usize].subs[at].place;
+        let Sub { place: old, capped: was_capped, .. } = self.sessions[key as usize].subs[at];
         let stream = self.streams.get(old.stream);
         let had = Arc::clone(&stream.wish);
         let (topics, unknown) = topics_after(asked, &had.topics);
@@ -110,17 +105,20 @@ impl<I: Io> Shard<I> {
         if let Err(mistake) = check(&wish) {
             return self.refuse(key, id, &mistake, Vec::new());
         }
+        // A rate that was lowered before and is not asked for anew is a lowered one still.
+        let capped = capped || was_capped && asked.options.rate.is_none();
         let (mut place, mut removed) = (old, Vec::new());
         if wish != *had {
+            let debt = self.debt_after(old, &wish, &found.selection);
             let gone = self.streams.get(old.stream).selection.topics().iter();
             let gone = gone.filter(|topic| found.selection.topics().binary_search(topic).is_err());
             removed = gone.map(|topic| self.encoder.topic_name(*topic)).collect();
-            let debt = self.debt_after(old, &wish, &found.selection);
             place = self.join(key, wish, found.selection, Some(at));
             self.leave_place(old);
-            self.sessions[key as usize].subs[at].place = place;
             self.owe_instead(key, place, debt);
         }
+        let sub = &mut self.sessions[key as usize].subs[at];
+        (sub.place, sub.capped) = (place, capped);
         let subscription = self.subscription(id, &asked.sub, place, capped, found.rejected, None);
         self.answer(key, Answer::Updated(Subscription { removed, ..subscription }).frame());
     }
@@ -298,7 +296,7 @@ impl<I: Io> Shard<I> {
             let member = &stream.members[sub.place.member as usize];
             let held = member.debt.as_ref().map_or(stream.rev, |debt| debt.held);
             Listed {
-                subscription: self.subscription(None, &sub.name, sub.place, false, Vec::new(), None),
+                subscription: self.subscription(None, &sub.name, sub.place, sub.capped, Vec::new(), None),
                 held_seq: member.debt.as_ref().map_or(Some(stream.seq), |debt| debt.seq),
                 held_rev: held,
                 lag_revs: self.encoder.replica.rev - held.min(self.encoder.replica.rev),

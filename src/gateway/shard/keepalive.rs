@@ -106,9 +106,10 @@ impl<I: Io> Shard<I> {
             let stream = self.streams.get(sub.place.stream);
             let member = &stream.members[sub.place.member as usize];
             match &member.debt {
-                None if stream.frame_ns <= since_ns => quiet.push((stream.number, stream.seq, stream.rev)),
+                // No more than the last frame told: one with `more` may follow, and that must not name less.
+                None if stream.frame_ns <= since_ns => quiet.push((stream.number, stream.seq, stream.told)),
                 None => {}
-                Some(debt) => quiet.extend(debt.seq.map(|seq| (stream.number, seq, debt.held))),
+                Some(debt) => quiet.extend(debt.seq.map(|seq| (stream.number, seq, debt.told))),
             }
         }
         self.answer(key, answer::heartbeat(self.now.wall.us(), &quiet));

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tickgate_feeds::market::Channel;
+
 use super::Shard;
 use crate::base::reason::Reason;
 use crate::flow::conflation::Rev;
@@ -25,8 +27,9 @@ impl<I: Io> Shard<I> {
     ) -> Result<Option<(&'static str, Debt)>, Mistake> {
         let replica = &self.encoder.replica;
         let same = since.wish.as_ref().is_none_or(|name| *name == wish.name());
-        // What a filter had let through by then is not remembered.
-        if since.epoch != self.identity.epoch || !same || wish.filter.is_some() {
+        // What a filter had let through by then is not remembered. Who left before its first picture was whole was told of
+        // no revision, and holds no row that it could rely on.
+        if since.epoch != self.identity.epoch || !same || wish.filter.is_some() || since.rev == 0 {
             return Ok(None);
         }
         if since.rev > replica.rev {
@@ -49,8 +52,12 @@ impl<I: Io> Shard<I> {
         if wish.is_event(topic.channel) && topic.channel.bar_ns().is_none() {
             return replica.log.topic(topic.channel, topic.symbol).gone_rev <= rev;
         }
-        // Nobody may have wanted bars meanwhile, and then none were made.
-        topic.channel.bar_ns().is_none() && replica.topic_rev(topic.channel, topic.symbol, wish.depth) <= rev
+        // What nobody here wanted meanwhile is not known: a book may have changed, and of bars none were made.
+        let known = match topic.channel {
+            Channel::Book => replica.book(topic.symbol).is_some_and(|book| book.depth >= wish.depth),
+            channel => channel.bar_ns().is_none(),
+        };
+        known && replica.topic_rev(topic.channel, topic.symbol, wish.depth) <= rev
     }
 
     /// What a member of a stream is owed on another one.

@@ -22,6 +22,8 @@ use crate::flow::socket::wire::{Io, Newcomer, Wire};
 pub(super) struct Sub {
     pub(super) name: Box<str>,
     pub(super) place: Place,
+    /// The limit of rates lowered (or set) its rate.
+    pub(super) capped: bool,
 }
 
 /// A session that is ending.
