@@ -271,7 +271,11 @@ fn every_client_holds_what_it_was_promised() {
         // Filters are met from both sides.
         assert!(seen.outs > 500 && seen.entered > 500 && seen.left_out > 100, "{seen:?}");
         assert!(
-            seen.heartbeats > 100 && seen.events > 1_000 && seen.books > 100 && seen.bars > 100,
+            seen.heartbeats > 100
+                && seen.events > 1_000
+                && seen.books > 100
+                && seen.bars > 100
+                && seen.arrays > 10_000,
             "{seen:?}"
         );
     }

@@ -39,7 +39,7 @@ BARS = {"bar_1s", "bar_1m", "bar_5m", "bar_1h"}
 
 # The options of a subscription, as they are asked for and as an answer says that they are in effect.
 WINDOW = {"hi", "lo", "vol"}
-OPTIONS = {"mode", "rate", "fields", "delta", "depth", "decimals", "digest", "window"}
+OPTIONS = {"mode", "rate", "fields", "delta", "depth", "decimals", "columns", "digest", "window"}
 # (required keys, optional keys) of every message and part of one.
 SUBSCRIPTION = OPTIONS | {"filter", "sub", "stream", "seq", "rev", "wish", "capped_by", "topics", "q", "rejected", "recovered"}
 LIMITS = ({"message_bytes", "topics_per_command", "topics", "streams", "commands_per_second", "commands_burst", "rate"}, set())
@@ -104,6 +104,7 @@ class Stream:
         self.asked["topics"] = [name for name in [*names, *asked.get("add", [])] if name not in refused]
         self.answer, self.number = answer, answer["stream"]
         self.mode, self.rate, self.strings = answer["mode"], answer["rate"], answer["decimals"] == "string"
+        self.columns: list[list[str] | None] | None = answer["columns"]
         self.more = False  # the frame before said that it goes on
         self.owed = True  # what is owed at first does not wait for a slot
         self.part_us = 0  # when the frame before was made
@@ -166,6 +167,28 @@ class Stream:
         """Whether every event of the topic is given: of trades where the mode says so."""
         channel = topic.partition(":")[0]
         return channel in ("status", *BARS) or channel == "trade" and self.mode in ("every", "trade_safe")
+
+    def read(self, row: object) -> dict:
+        """A row as an object, whichever way it came; what is wrong with an array is raised."""
+        if self.columns is None or not isinstance(row, list):
+            return row
+        channel, *names = self.columns[row[0]]
+        values = row[1:]
+        if channel not in ("quote", "index"):
+            read = dict(zip(names, values, strict=True)) | {"channel": channel}
+            # What an array need not say, and what an object would leave out.
+            if channel == "book" or channel in BARS:
+                read["full"] = True
+            absent = {name for name in ("trade_id", "ref_trade_id", "source_seq") if read.get(name, 0) is None}
+            return {name: value for name, value in read.items() if name not in absent}
+        at = names.index("mask")
+        fields = names[at + 1:]
+        named = [name for bit, name in enumerate(fields) if values[at] >> bit & 1]
+        if values[at] >> len(fields):
+            raise ValueError(f"mask {values[at]} of {len(fields)} columns")
+        read = dict(zip(names[:at], values)) | dict(zip(named, values[at + 1:], strict=True))
+        # All columns at once may also be all that changed.
+        return read | {"full": True} if named == fields and read["symbol"] not in self.table else read
 
     def digest(self) -> int:
         """Of the images and books that are held."""
@@ -514,6 +537,11 @@ class Session:
                     self.broke(f"{where}: recovered is exact, and there is {gap}")
         for row in frame["rows"]:
             stream.rows += 1
+            try:
+                row = stream.read(row)
+            except (ValueError, IndexError, TypeError) as error:
+                self.broke(f"{where}: {error} in row {row!r}")
+                continue
             if not isinstance(row, dict) or "symbol" not in row:
                 self.broke(f"{where}: row {row!r}")
                 continue
@@ -525,7 +553,7 @@ class Session:
             image = row.get("channel") is None
             if image and stream.resumed and held is not None and row["rev"] <= held["rev"] and not row.get("full"):
                 continue  # it came with a newer one
-            if image and stream.mode == "every" and held is not None and not row.get("full"):
+            if image and stream.mode == "every" and held is not None and not row.get("full") and topic not in lost:
                 self.change(stream, row, held, f"{where} {topic}")
             if image and row.get("full") and not (snapshot or topic in added | lost) and stream.answer["delta"]:
                 self.broke(f"{where} {topic}: a full row of what is held")

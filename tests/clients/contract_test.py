@@ -20,7 +20,7 @@ def broken_frames(report: Report) -> None:
                "limits": dict.fromkeys(LIMITS[0], 1)}
     subscribed = {"type": "subscribed", "sub": "1", "stream": 1, "seq": 1, "rev": 5, "mode": "every", "rate": 10,
                   "capped_by": None, "fields": ["state", "last"], "delta": True, "depth": 10, "decimals": "number", "digest": 2, "window": False,
-                  "filter": None,
+                  "filter": None, "columns": None,
                   "wish": "w", "topics": 2, "q": {"trade:A": 7}, "rejected": [], "recovered": None}
     updated = {**subscribed, "type": "updated", "stream": 2, "seq": 9}
     picture = {"type": "batch", "stream": 1, "seq": 1, "prev": None, "rev": 5, "ts_us": 0, "snapshot": True, "rows": [
@@ -165,6 +165,9 @@ async def watch(report: Report, url: str, seconds: float, dense: bool) -> Client
         {"topics": ["*"], "sub": "some", "fields": ["last", "bid", "ask"], "rate": 5, "digest": 1},
         {"topics": ["*"], "sub": "whole", "delta": False, "rate": 4},
         {"topics": ["*"], "sub": "text", "decimals": "string", "rate": 2, "digest": 1},
+        {"topics": ["*"], "sub": "arrays", "rate": 10, "columns": True, "digest": 1},
+        {"topics": ["*", "book:*", "bar_1s:*"], "sub": "some-arrays", "columns": True, "fields": ["last", "bid"], "rate": 5},
+        {"topics": ["trade:*", "status:*"], "sub": "event-arrays", "mode": "every", "columns": True, "decimals": "string"},
         {"topics": ["trade:*", "status:*"], "sub": "events", "mode": "every"},
         {"topics": ["trade:*"], "sub": "events-rated", "mode": "every", "rate": 5, "decimals": "string"},
         {"topics": ["*", "trade:*"], "sub": "each", "mode": "every", "digest": 10},

@@ -34,6 +34,7 @@ pub struct Seen {
     pub events: u64,
     pub books: u64,
     pub bars: u64,
+    pub arrays: u64,
     pub updates: u64,
     pub resumes: u64,
     pub resets: u64,
@@ -62,6 +63,7 @@ impl Seen {
         self.events += other.events;
         self.books += other.books;
         self.bars += other.bars;
+        self.arrays += other.arrays;
         self.updates += other.updates;
         self.resumes += other.resumes;
         self.resets += other.resets;
@@ -89,6 +91,8 @@ struct Stream {
     filter: Option<&'static Reference>,
     slot_ns: Option<u64>,
     fields: Option<Vec<String>>,
+    /// The announced columns, where rows are arrays.
+    columns: Option<Vec<Option<Vec<String>>>>,
     seq: Option<u64>,
     rev: u64,
     snapshot_done: bool,
@@ -97,8 +101,9 @@ struct Stream {
     /// Of images: the last number, and the revision of the last whole row.
     image_q: BTreeMap<String, u64>,
     whole_rev: BTreeMap<String, u64>,
-    /// Images that may come whole in this frame, where each change is given.
+    /// Images that may come whole in this frame where each change is given; in a picture all.
     may_be_whole: Vec<String>,
+    is_picture: bool,
     books: BTreeMap<String, (u64, Fields)>,
     /// Event topics: the last number known.
     q: BTreeMap<String, u64>,
@@ -134,7 +139,7 @@ struct Batch {
     snapshot: bool,
     #[serde(default)]
     more: bool,
-    rows: Vec<BTreeMap<String, Box<RawValue>>>,
+    rows: Vec<Box<RawValue>>,
     #[serde(default)]
     gaps: Vec<Gap>,
     #[serde(default)]
@@ -142,16 +147,8 @@ struct Batch {
     digest: Option<u32>,
 }
 
-impl Batch {
-    /// The symbols of its rows.
-    fn names(&self) -> Vec<String> {
-        let names = self.rows.iter().filter_map(|row| row.get("symbol"));
-        names.map(|name| name.get().trim_matches('"').to_owned()).collect()
-    }
-}
-
 /// A row of an image.
-struct Row {
+struct ImageRow {
     rev: u64,
     q: u64,
     is_full: bool,
@@ -164,6 +161,8 @@ struct Gap {
     from: Option<u64>,
     to: u64,
 }
+
+type Row = BTreeMap<String, Box<RawValue>>;
 
 const TOPICS: [&str; 11] = [
     "*",
@@ -424,9 +423,9 @@ impl Client {
             assert!(batch.prev.is_none_or(|prev| batch.seq <= prev + 1), "who reads at once is never merged");
         }
         // Trades do not wait for a slot in this mode, nor do frames that only lead onto the stream.
-        let has_event = |row: &BTreeMap<_, _>| row.contains_key("channel");
-        let apart = stream.mode == "trade_safe"
-            && (batch.rows.is_empty() || !batch.gaps.is_empty() || batch.rows.iter().any(has_event));
+        let rows: Vec<Row> = batch.rows.iter().map(|row| stream.read(row)).collect();
+        let has_events = rows.iter().any(|row| row.contains_key("channel"));
+        let apart = stream.mode == "trade_safe" && (rows.is_empty() || !batch.gaps.is_empty() || has_events);
         if let (Some(slot_ns), false) = (stream.slot_ns, batch.snapshot || batch.more || joins || apart) {
             // One frame at most per slot, wherever the slots begin.
             let first_us = *stream.first_us.get_or_insert(batch.ts_us);
@@ -434,7 +433,7 @@ impl Client {
             let slots = (batch.ts_us - first_us) * 1_000 / slot_ns;
             assert!(stream.slots_used <= slots + 2, "{} frames in {slots} slots", stream.slots_used);
         }
-        stream.may_be_whole = if batch.snapshot { batch.names() } else { batch.added.clone() };
+        (stream.may_be_whole, stream.is_picture) = (batch.added.clone(), batch.snapshot);
         for gap in &batch.gaps {
             self.seen.gaps += 1;
             if !gap.topic.contains(':') {
@@ -454,7 +453,8 @@ impl Client {
         }
         for row in &batch.rows {
             self.seen.rows += 1;
-            stream.apply(row, history, symbols, &mut self.seen);
+            self.seen.arrays += u64::from(stream.columns.is_some());
+            stream.apply(&stream.read(row), history, symbols, &mut self.seen);
         }
         // While what an update asked for is still coming, rows may lack it.
         if stream.snapshot_done && !(batch.more && joins) {
@@ -499,6 +499,7 @@ impl Stream {
             filter,
             slot_ns: message["rate"].as_f64().map(|rate| (1e9 / rate) as u64),
             fields: strings(&message["fields"]),
+            columns: message["columns"].as_array().map(|lists| lists.iter().map(strings).collect()),
             q: q.map(|(topic, q)| (topic.clone(), q.as_u64().expect("a number"))).collect(),
             ..Self::default()
         }
@@ -570,13 +571,39 @@ impl Stream {
         *held = q.max(*held);
     }
 
-    fn apply(
-        &mut self,
-        row: &BTreeMap<String, Box<RawValue>>,
-        history: &History,
-        symbols: &Symbols,
-        seen: &mut Seen,
-    ) {
+    /// A row as an object, whichever way it came.
+    fn read(&self, row: &RawValue) -> Row {
+        let Some(columns) = self.columns.as_ref().filter(|_| row.get().starts_with('[')) else {
+            return serde_json::from_str(row.get()).expect("an object");
+        };
+        let values: Vec<Box<RawValue>> = serde_json::from_str(row.get()).expect("an array");
+        let list = values[0].get().parse::<usize>().expect("a list's number");
+        let names = columns[list].as_ref().expect("the channel was announced");
+        let raw = |text: &str| RawValue::from_string(text.to_owned()).expect("JSON");
+        let Some(mask_at) = names.iter().position(|name| name == "mask") else {
+            assert_eq!(values.len(), names.len(), "a value for each column");
+            let mut row: Row = names[1..].iter().cloned().zip(values.into_iter().skip(1)).collect();
+            row.insert("channel".into(), raw(&format!("\"{}\"", names[0])));
+            return row;
+        };
+        let mut row: Row =
+            names[1..mask_at].iter().cloned().zip(values[1..mask_at].iter().cloned()).collect();
+        let mask: u64 = values[mask_at].get().parse().expect("a mask");
+        let fields = names[mask_at + 1..].iter().enumerate();
+        let named: Vec<_> =
+            fields.filter(|(bit, _)| mask >> bit & 1 == 1).map(|(_, name)| name.clone()).collect();
+        assert_eq!(values.len() - mask_at - 1, named.len(), "a value for each bit");
+        // All columns at once may also be all that changed.
+        let name = row["symbol"].get().trim_matches('"');
+        let is_whole = self.mode == "conflate" || self.may_be_whole(name);
+        if named.len() == names.len() - mask_at - 1 && is_whole {
+            row.insert("full".into(), raw("true"));
+        }
+        row.extend(named.into_iter().zip(values.into_iter().skip(mask_at + 1)));
+        row
+    }
+
+    fn apply(&mut self, row: &Row, history: &History, symbols: &Symbols, seen: &mut Seen) {
         let text = |key: &str| row.get(key).map(|value| value.get().trim_matches('"').to_owned());
         let number = |key: &str| text(key).and_then(|text| text.parse::<u64>().ok());
         let name = text("symbol").expect("a symbol");
@@ -616,7 +643,7 @@ impl Stream {
                 let fields = fields.map(|(key, value)| (key.clone(), value.get().to_owned()));
                 let (fields, is_full) = (fields.collect(), row.contains_key("full"));
                 let image = history.exactly(symbols.find(&name).expect("listed"), rev);
-                self.apply_image(&name, Row { rev, q, is_full, fields }, image, seen);
+                self.apply_image(&name, ImageRow { rev, q, is_full, fields }, image, seen);
             }
         }
     }
@@ -650,8 +677,8 @@ impl Stream {
     }
 
     /// `image`: as it was at the row's revision, where the history has a page for it.
-    fn apply_image(&mut self, name: &str, row: Row, image: Option<&Fields>, seen: &mut Seen) {
-        let Row { rev, q, is_full, fields } = row;
+    fn apply_image(&mut self, name: &str, row: ImageRow, image: Option<&Fields>, seen: &mut Seen) {
+        let ImageRow { rev, q, is_full, fields } = row;
         if self.resumed && !is_full && self.rows.get(name).is_some_and(|(held, _)| rev <= *held) {
             return; // a repeat
         }
@@ -681,11 +708,15 @@ impl Stream {
         }
     }
 
+    fn may_be_whole(&self, name: &str) -> bool {
+        self.is_picture || !self.rows.contains_key(name) || self.may_be_whole.iter().any(|may| may == name)
+    }
+
     /// Where each change is given: the next number, or the same again when only the state changed.
     fn next_change(&self, name: &str, q: u64, is_full: bool, seen: &mut Seen) {
         let Some(held) = self.image_q.get(name).filter(|_| self.rows.contains_key(name)) else { return };
         if is_full {
-            assert!(self.may_be_whole.iter().any(|may| may == name), "{name}: whole, and nothing was lost");
+            assert!(self.may_be_whole(name), "{name}: whole, and nothing was lost");
             return;
         }
         seen.each += 1;
@@ -771,10 +802,11 @@ impl Stream {
 fn update(random: &mut Rng) -> Value {
     let topic = TOPICS[random.usize(..TOPICS.len())];
     let mut command = serde_json::json!({ "action": "update" });
-    match random.u8(..9) {
-        8 => command["mode"] = ["conflate", "every", "trade_safe"][random.usize(..3)].into(),
+    match random.u8(..10) {
+        9 => command["mode"] = ["conflate", "every", "trade_safe"][random.usize(..3)].into(),
         6 => command["filter"] = FILTERS[random.usize(..FILTERS.len())].text.into(),
         7 => command["filter"] = Value::Null,
+        8 => command["columns"] = random.bool().into(),
         0 => command["add"] = serde_json::json!([topic]),
         1 => command["remove"] = serde_json::json!([topic]),
         2 => command["topics"] = serde_json::json!([topic, "A01"]),
@@ -807,6 +839,9 @@ fn subscribe(random: &mut Rng) -> Value {
     }
     if random.u8(..4) == 0 {
         command["delta"] = false.into();
+    }
+    if random.u8(..3) == 0 {
+        command["columns"] = true.into();
     }
     if random.bool() {
         command["digest"] = random.u32(1..4).into();

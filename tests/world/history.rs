@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use tickgate::flow::conflation::hub::Hub;
+use tickgate::flow::dispatch::wish::Style;
 use tickgate::flow::frame::row::{Shape, encode_image};
 use tickgate::flow::frame::text::Text;
 use tickgate_feeds::market::Symbol;
@@ -30,7 +31,13 @@ impl History {
         self.images.resize(images.len(), BTreeMap::new());
         for symbol in images.changed_since(self.rev) {
             let mut row = Text::default();
-            encode_image(&mut row, images, "X", symbol, Shape { since: 0, fields: u32::MAX, strings: false });
+            encode_image(
+                &mut row,
+                images,
+                "X",
+                symbol,
+                Shape { since: 0, fields: u32::MAX, style: Style::default() },
+            );
             let row: BTreeMap<String, Box<serde_json::value::RawValue>> =
                 serde_json::from_slice(row.as_bytes()).expect("a row is JSON");
             let fields = row.into_iter().filter(|(key, _)| !super::client::KEYS.contains(&key.as_str()));

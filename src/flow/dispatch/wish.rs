@@ -141,12 +141,23 @@ pub struct Options {
     pub depth: Option<u16>,
     /// Decimals as JSON strings.
     pub strings: Option<bool>,
+    /// Rows as arrays.
+    pub columns: Option<bool>,
     /// A digest in every frame whose number divides by this; 0 for none.
     pub digest: Option<u32>,
     /// Rows have the extremes of the last price and the volume since the row before.
     pub window: Option<bool>,
     /// Only rows that it lets through; `Some(None)` for no filter.
     pub filter: Option<Option<Filter>>,
+}
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Style {
+    /// Decimals as JSON strings instead of numbers.
+    pub strings: bool,
+    /// Rows as arrays in the order of the announced columns, instead of objects.
+    pub columns: bool,
 }
 
 /// A subscription's effective options.
@@ -164,8 +175,8 @@ pub struct Wish {
     pub delta: bool,
     /// Levels of a side of each book.
     pub depth: u16,
-    /// Decimals as JSON strings instead of numbers.
-    pub strings: bool,
+    /// How rows are written.
+    pub style: Style,
     /// A digest in every frame whose number divides by this; 0 for none.
     pub digest: u32,
     /// Rows of images have the extremes of the last price and the volume since the row before.
@@ -183,7 +194,7 @@ impl Default for Wish {
             fields: Fields::ALL,
             delta: true,
             depth: DEPTH_DEFAULT,
-            strings: false,
+            style: Style::default(),
             digest: 0,
             window: false,
             filter: None,
@@ -201,7 +212,8 @@ impl Wish {
         self.fields = options.fields.unwrap_or(self.fields);
         self.delta = options.delta.unwrap_or(self.delta);
         self.depth = options.depth.unwrap_or(self.depth);
-        self.strings = options.strings.unwrap_or(self.strings);
+        self.style.strings = options.strings.unwrap_or(self.style.strings);
+        self.style.columns = options.columns.unwrap_or(self.style.columns);
         self.digest = options.digest.unwrap_or(self.digest);
         self.window = options.window.unwrap_or(self.window);
         self.filter = options.filter.clone().unwrap_or(self.filter);
@@ -251,10 +263,11 @@ impl Wish {
 
     /// The same on every node for the same subscription, whatever its topics mean there: a cursor belongs to it.
     pub fn name(&self) -> String {
-        let Self { topics, mode, rate, fields, delta, depth, strings, digest, window, filter } = self;
+        let Self { topics, mode, rate, fields, delta, depth, style, digest, window, filter } = self;
+        let Style { strings, columns } = style;
         let topics: Vec<String> = topics.iter().map(TopicName::to_string).collect();
         let text = format!(
-            "{} {} {:?} {:x} {:x} {delta} {depth} {strings} {digest} {window} {}",
+            "{} {} {:?} {:x} {:x} {delta} {depth} {strings} {columns} {digest} {window} {}",
             topics.join(","),
             mode.name(),
             rate.map(|rate| rate.0),

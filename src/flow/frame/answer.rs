@@ -78,6 +78,7 @@ pub struct Subscription<'a> {
     pub delta: bool,
     pub depth: u16,
     pub decimals: &'static str,
+    pub columns: Option<Vec<Option<Vec<&'static str>>>>,
     pub digest: u32,
     pub window: bool,
     pub filter: Option<String>,

@@ -288,7 +288,7 @@ impl Encoder {
     /// The common case of [`Encoder::push_rows`]: images whose topics were there from the beginning, changed fields only.
     fn push_images(&mut self, stream: &Stream, topics: &[Topic], debt: &mut Debt, batch: &mut Batch) -> bool {
         let (held, wish) = (debt.held, &stream.wish);
-        let mut name = |fields| self.rows.name(Shape { since: held, fields, strings: wish.strings });
+        let mut name = |fields| self.rows.name(Shape { since: held, fields, style: wish.style });
         let (quote, index) = (name(wish.fields.quote), name(wish.fields.index));
         let end = batch.rows_end();
         let out = batch.rows();
@@ -353,7 +353,7 @@ impl Encoder {
                     Owed::Out => push_out(out, name),
                     Owed::Since(since) => {
                         let fields = wish.fields.mask(topic.channel);
-                        let mut shape = Shape { since, fields, strings: wish.strings };
+                        let mut shape = Shape { since, fields, style: wish.style };
                         if !wish.delta && replica.images.mask_since(symbol, since) & fields != 0 {
                             shape.since = 0;
                         }
@@ -368,7 +368,7 @@ impl Encoder {
                                     encode_no_fields(out, name, self.topic_rev(stream, topic), head);
                                 }
                                 if out.len() > before {
-                                    push_window(out, window, wish.strings);
+                                    push_window(out, window, wish.style);
                                 }
                             }
                         } else {
@@ -382,7 +382,7 @@ impl Encoder {
             }
             Channel::Book => {
                 let Some(book) = replica.book(symbol) else { return };
-                encode_book(out, &replica.images, name, book, wish.depth, wish.strings);
+                encode_book(out, &replica.images, name, book, wish.depth, wish.style);
                 book.arrival_ns
             }
             Channel::Trade if wish.is_event(Channel::Trade) => return,
@@ -391,13 +391,13 @@ impl Encoder {
                 let mut events = replica.log.topic_since(topic.channel, symbol, held);
                 let is_wanted = |event: &&Event| matches!(event.what, What::Trade(_)) && passes(wish, event);
                 let Some(last) = events.find(is_wanted) else { return };
-                encode_event(out, name, last, wish.strings);
+                encode_event(out, name, last, wish.style);
                 last.arrival_ns
             }
             _ => {
                 let Some(open) = replica.bar(topic.channel, symbol) else { return };
                 let Some(bar) = &open.bar else { return };
-                encode_bar(out, name, open, bar, wish.strings);
+                encode_bar(out, name, open, bar, wish.style);
                 open.arrival_ns
             }
         };

@@ -1,11 +1,11 @@
-//! Rows as JSON. An image row is the same bytes for all who hold the same revision and selected the same fields, so
-//! within a turn it is encoded once and copied from then on.
+//! Rows as JSON: objects, or arrays in the order of the announced columns. An image row is the same bytes for all who hold
+//! the same revision and selected the same fields, so within a turn it is encoded once and copied from then on.
 //!
 //! Bound kept here: the arena is emptied at every turn, and between frames when it holds `ROWS_BYTES_MAX`; a row's
 //! beginning and the last row of each symbol.
 
 use rust_decimal::Decimal;
-use tickgate_feeds::market::{Bar, Channel, Kind, STATE, Side, State, Symbol, Time, TradeKind};
+use tickgate_feeds::market::{Bar, Channel, Kind, STATE, Side, State, Symbol, Time, Trade, TradeKind};
 
 use super::text::Text;
 use crate::base::limits::ROWS_BYTES_MAX;
@@ -17,6 +17,7 @@ use crate::flow::conflation::images::{Head, Images};
 use crate::flow::conflation::log::{Event, What};
 use crate::flow::conflation::replica::Replica;
 use crate::flow::dispatch::topic::Topic;
+use crate::flow::dispatch::wish::{Mode, Style, Wish};
 
 /// How a row of an image is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +26,8 @@ pub struct Shape {
     pub since: Rev,
     /// The selected fields.
     pub fields: u32,
-    /// Decimals as strings.
-    pub strings: bool,
+    /// How it is written.
+    pub style: Style,
 }
 
 /// A row of this turn's arena, or that there is none.
@@ -137,10 +138,14 @@ impl Rows {
         let shape = self.shapes[(name.0 - self.first_shape) as usize];
         let (images, start) = (&replica.images, self.arena.len());
         if images.rev(symbol) > shape.since {
-            let at = symbol.index();
-            let name_at = at.checked_sub(1).map_or(0, |before| self.name_ends[before]);
-            self.arena.put_from(&self.names, name_at as usize, (self.name_ends[at] - name_at) as usize);
-            encode_rest(&mut self.arena, images, symbol, shape, start);
+            if shape.style.columns {
+                encode_image(&mut self.arena, images, replica.name(symbol), symbol, shape);
+            } else {
+                let at = symbol.index();
+                let name_at = at.checked_sub(1).map_or(0, |before| self.name_ends[before]);
+                self.arena.put_from(&self.names, name_at as usize, (self.name_ends[at] - name_at) as usize);
+                encode_rest(&mut self.arena, images, symbol, shape, start);
+            }
             if self.arena.len() > start {
                 self.arena.put(b",");
             }
@@ -155,6 +160,9 @@ impl Rows {
 
 /// Appends an image's row with the fields that changed after `since`; nothing when none did.
 pub fn encode_image(out: &mut Text, images: &Images, name: &str, symbol: Symbol, shape: Shape) {
+    if shape.style.columns {
+        return encode_columns(out, images, name, symbol, shape);
+    }
     let start = out.len();
     push_name(out, name, None);
     encode_rest(out, images, symbol, shape, start);
@@ -164,7 +172,7 @@ pub fn encode_image(out: &mut Text, images: &Images, name: &str, symbol: Symbol,
 fn encode_rest(out: &mut Text, images: &Images, symbol: Symbol, shape: Shape, start: usize) {
     let full = shape.since == 0;
     let head = images.head(symbol);
-    push_numbers(out, images.rev(symbol), head.q, head.time);
+    push_numbers(out, shape.style, images.rev(symbol), head.q, head.time);
     if full {
         out.put(b",\"full\":true");
     }
@@ -179,7 +187,7 @@ fn encode_rest(out: &mut Text, images: &Images, symbol: Symbol, shape: Shape, st
         if full || cell.rev > shape.since {
             out.put_slice(field.key.as_bytes());
             let value = (head.present >> number & 1 == 1).then_some(cell.value);
-            push_value(out, value, field.kind, shape.strings);
+            push_value(out, value, field.kind, shape.style);
         }
     }
     if out.len() > before {
@@ -213,21 +221,26 @@ pub fn encode_change(
     change: Change,
     mut values: impl Iterator<Item = Decimal>,
     fields: u32,
-    strings: bool,
+    style: Style,
 ) {
-    if change.mask & fields == 0 {
+    let Change { rev, q, time, channel, mask, present } = change;
+    let changed = mask & fields;
+    if changed == 0 {
         return;
     }
-    push_key(out, name, None, change.rev, change.q, change.time);
-    for number in ones(change.mask) {
-        let value = if change.present >> number & 1 == 1 { values.next() } else { None };
-        if fields >> number & 1 == 1 {
-            let field = &change.channel.fields()[number];
-            out.put_slice(field.key.as_bytes());
-            push_value(out, value, field.kind, strings);
+    push_key(out, style, channel, name, rev, q, time);
+    if style.columns {
+        push_mask(out, fields & every(channel), changed);
+    }
+    for number in ones(mask) {
+        let value = if present >> number & 1 == 1 { values.next() } else { None };
+        if changed >> number & 1 == 1 {
+            let field = &channel.fields()[number];
+            push_label(out, style, field.key.as_bytes());
+            push_value(out, value, field.kind, style);
         }
     }
-    out.put(b"}");
+    push_end(out, style);
 }
 
 /// The numbers of the bits that are set, from the lowest on.
@@ -259,18 +272,18 @@ impl Window {
 
 /// Appends an image's row of which no selected field has changed.
 pub fn encode_no_fields(out: &mut Text, name: &str, rev: Rev, head: &Head) {
-    push_key(out, name, None, rev, head.q, head.time);
+    push_key(out, Style::default(), head.channel, name, rev, head.q, head.time);
     out.put(b"}");
 }
 
 /// Puts a window at the end of an image's row.
-pub fn push_window(row: &mut Text, window: Window, strings: bool) {
+pub fn push_window(row: &mut Text, window: Window, style: Style) {
     row.truncate(row.len() - 1);
     for (key, value) in
         [(&b",\"hi\":"[..], window.high), (b",\"lo\":", window.low), (b",\"vol\":", window.volume)]
     {
         row.put_slice(key);
-        push_value(row, value, Kind::Decimal, strings);
+        push_value(row, value, Kind::Decimal, style);
     }
     row.put(b"}");
 }
@@ -282,76 +295,146 @@ pub fn push_out(out: &mut Text, name: &str) {
     out.put(b"\",\"out\":true}");
 }
 
+/// Appends an image's row as an array: a mask of the columns whose values follow, then those; nothing when none changed.
+fn encode_columns(out: &mut Text, images: &Images, name: &str, symbol: Symbol, shape: Shape) {
+    let head = images.head(symbol);
+    let fields = head.channel.fields();
+    let selected = shape.fields & every(head.channel);
+    let changed = if shape.since == 0 { selected } else { selected & images.mask_since(symbol, shape.since) };
+    if changed == 0 {
+        return;
+    }
+    push_key(out, shape.style, head.channel, name, images.rev(symbol), head.q, head.time);
+    push_mask(out, selected, changed);
+    for number in ones(changed) {
+        let value = (head.present >> number & 1 == 1).then(|| images.cells(symbol)[number].value);
+        out.put(b",");
+        push_value(out, value, fields[number].kind, shape.style);
+    }
+    out.put(b"]");
+}
+
+/// All fields of a channel, as a mask.
+fn every(channel: Channel) -> u32 {
+    u32::MAX >> (32 - channel.fields().len())
+}
+
+/// Appends which of the selected fields' columns follow: a field's column is the number of selected fields before it.
+fn push_mask(out: &mut Text, selected: u32, changed: u32) {
+    let column = |number: usize| (selected & ((1 << number) - 1)).count_ones();
+    out.put(b",");
+    out.put_u64(ones(changed).fold(0, |mask, number| mask | 1 << column(number)));
+}
+
+/// The names of the columns of each channel that the wish's topics may have, at the place of the number that the
+/// channel's rows begin with; before them in each list, at the number's place, the channel's own name.
+pub fn columns(wish: &Wish) -> Vec<Option<Vec<&'static str>>> {
+    let of = |channel: Channel| -> Vec<&'static str> {
+        let mut names = vec![channel.name(), "symbol", "rev", "q", "time_us"];
+        names.extend_from_slice(match channel {
+            Channel::Quote | Channel::Index => &["mask"],
+            Channel::Book => &["state", "bids", "asks"],
+            Channel::Trade => &["price", "size", "side", "kind", "trade_id", "ref_trade_id", "source_seq"],
+            Channel::Status => &["phase"],
+            _ => &["start_us", "open", "high", "low", "close", "volume", "trades", "final", "partial"],
+        });
+        let selected = ones(wish.fields.mask(channel)).filter_map(|number| channel.fields().get(number));
+        names.extend(selected.map(|field| field.name));
+        names
+    };
+    let has = |channel: Channel| {
+        let is_image = !channel.fields().is_empty();
+        let comes_along = wish.mode == Mode::TradeSafe && channel == Channel::Trade;
+        let is_named = |named| named == channel || comes_along && named == Channel::Quote;
+        wish.topics.iter().any(|topic| topic.channel.map_or(is_image || comes_along, is_named))
+    };
+    let mut lists: Vec<_> =
+        Channel::ALL.into_iter().map(|channel| has(channel).then(|| of(channel))).collect();
+    lists.truncate(lists.iter().rposition(Option::is_some).map_or(0, |last| last + 1));
+    lists
+}
+
 /// Appends a book's row: always whole, best levels first.
-pub fn encode_book(out: &mut Text, images: &Images, name: &str, book: &BookTop, depth: u16, strings: bool) {
+pub fn encode_book(out: &mut Text, images: &Images, name: &str, book: &BookTop, depth: u16, style: Style) {
     let Some(symbol) = book.symbol else { return };
-    push_key(out, name, Some(Channel::Book), book.rev_at(depth), book.q, book.time);
-    out.put(b",\"full\":true,\"state\":");
-    push_value(out, images.value(symbol, STATE), Kind::Code(&State::NAMES), strings);
-    for (key, side) in [(&b",\"bids\":["[..], &book.bids), (b",\"asks\":[", &book.asks)] {
-        out.put_slice(key);
+    push_key(out, style, Channel::Book, name, book.rev_at(depth), book.q, book.time);
+    push_full(out, style);
+    push_label(out, style, b",\"state\":");
+    push_value(out, images.value(symbol, STATE), Kind::Code(&State::NAMES), style);
+    for (key, side) in [(b",\"bids\":", &book.bids), (b",\"asks\":", &book.asks)] {
+        push_label(out, style, key);
+        out.put(b"[");
         for (at, (price, size)) in side.iter().take(usize::from(depth)).enumerate() {
             out.put_slice(if at == 0 { b"[" } else { b",[" });
-            push_value(out, Some(*price), Kind::Decimal, strings);
+            push_value(out, Some(*price), Kind::Decimal, style);
             out.put(b",");
-            push_value(out, Some(*size), Kind::Decimal, strings);
+            push_value(out, Some(*size), Kind::Decimal, style);
             out.put(b"]");
         }
         out.put(b"]");
     }
-    out.put(b"}");
+    push_end(out, style);
 }
 
 /// Appends an event's row. Gaps are no rows: see [`push_gap`]; for images see [`encode_change`].
-pub fn encode_event(out: &mut Text, name: &str, event: &Event, strings: bool) {
-    push_key(out, name, Some(event.channel()), event.rev, event.q, event.time);
+pub fn encode_event(out: &mut Text, name: &str, event: &Event, style: Style) {
+    push_key(out, style, event.channel(), name, event.rev, event.q, event.time);
     match &event.what {
-        What::Trade(trade) => {
-            out.put(b",\"price\":");
-            push_value(out, Some(trade.price), Kind::Decimal, strings);
-            out.put(b",\"size\":");
-            push_value(out, Some(trade.size), Kind::Decimal, strings);
-            out.put_slice(match trade.side {
-                Some(Side::Buy) => b",\"side\":\"buy\"",
-                Some(Side::Sell) => b",\"side\":\"sell\"",
-                None => b",\"side\":null",
-            });
-            out.put_slice(match trade.kind {
-                TradeKind::New => b",\"kind\":\"new\"",
-                TradeKind::Correct => b",\"kind\":\"correct\"",
-                TradeKind::Cancel => b",\"kind\":\"cancel\"",
-            });
-            for (key, number) in [
-                (&b",\"trade_id\":"[..], trade.trade_id),
-                (b",\"ref_trade_id\":", trade.ref_trade_id),
-                (b",\"source_seq\":", trade.source_seq),
-            ] {
-                if number != 0 {
-                    out.put_slice(key);
-                    out.put_u64(number);
-                }
-            }
-        }
-        What::Bar(bar) => push_bar(out, bar, strings),
+        What::Trade(trade) => push_trade(out, trade, style),
+        What::Bar(bar) => push_bar(out, bar, style),
         What::Phase(phase) => {
-            out.put(b",\"phase\":\"");
-            out.put_slice(phase.name().as_bytes());
-            out.put(b"\"");
+            push_label(out, style, b",\"phase\":");
+            push_code(out, phase.name());
         }
         What::Image { .. } | What::Gap { .. } => {}
     }
-    out.put(b"}");
+    push_end(out, style);
 }
 
 /// Appends the row of a bar that is still open: always whole.
-pub fn encode_bar(out: &mut Text, name: &str, open: &OpenBar, bar: &Bar, strings: bool) {
-    push_key(out, name, Some(open.channel), open.rev, open.q, open.time);
-    push_bar(out, bar, strings);
-    out.put(b"}");
+pub fn encode_bar(out: &mut Text, name: &str, open: &OpenBar, bar: &Bar, style: Style) {
+    push_key(out, style, open.channel, name, open.rev, open.q, open.time);
+    push_bar(out, bar, style);
+    push_end(out, style);
 }
 
-fn push_bar(out: &mut Text, bar: &Bar, strings: bool) {
-    out.put(b",\"full\":true,\"start_us\":");
+fn push_trade(out: &mut Text, trade: &Trade, style: Style) {
+    push_label(out, style, b",\"price\":");
+    push_value(out, Some(trade.price), Kind::Decimal, style);
+    push_label(out, style, b",\"size\":");
+    push_value(out, Some(trade.size), Kind::Decimal, style);
+    push_label(out, style, b",\"side\":");
+    match trade.side {
+        Some(Side::Buy) => push_code(out, "buy"),
+        Some(Side::Sell) => push_code(out, "sell"),
+        None => out.put(b"null"),
+    }
+    push_label(out, style, b",\"kind\":");
+    push_code(
+        out,
+        match trade.kind {
+            TradeKind::New => "new",
+            TradeKind::Correct => "correct",
+            TradeKind::Cancel => "cancel",
+        },
+    );
+    for (key, number) in [
+        (&b",\"trade_id\":"[..], trade.trade_id),
+        (b",\"ref_trade_id\":", trade.ref_trade_id),
+        (b",\"source_seq\":", trade.source_seq),
+    ] {
+        if number != 0 {
+            push_label(out, style, key);
+            out.put_u64(number);
+        } else if style.columns {
+            out.put(b",null");
+        }
+    }
+}
+
+fn push_bar(out: &mut Text, bar: &Bar, style: Style) {
+    push_full(out, style);
+    push_label(out, style, b",\"start_us\":");
     out.put_i64(bar.start.us());
     let [open, high, low, close] = bar.prices();
     for (key, value) in [
@@ -361,14 +444,16 @@ fn push_bar(out: &mut Text, bar: &Bar, strings: bool) {
         (b",\"close\":", close),
         (b",\"volume\":", bar.volume),
     ] {
-        out.put_slice(key);
-        push_value(out, Some(value), Kind::Decimal, strings);
+        push_label(out, style, key);
+        push_value(out, Some(value), Kind::Decimal, style);
     }
-    out.put(b",\"trades\":");
+    push_label(out, style, b",\"trades\":");
     out.put_u64(u64::from(bar.trades));
-    out.put_slice(if bar.is_final { b",\"final\":true" } else { b",\"final\":false" });
-    if bar.is_partial {
-        out.put(b",\"partial\":true");
+    push_label(out, style, b",\"final\":");
+    push_bool(out, bar.is_final);
+    if bar.is_partial || style.columns {
+        push_label(out, style, b",\"partial\":");
+        push_bool(out, bar.is_partial);
     }
 }
 
@@ -406,13 +491,22 @@ pub fn push_topic(out: &mut Text, channel: Channel, name: &str) {
     out.put_slice(name.as_bytes());
 }
 
-/// Appends what every row begins with.
-fn push_key(out: &mut Text, name: &str, channel: Option<Channel>, rev: Rev, q: u64, time: Time) {
-    push_name(out, name, channel);
-    push_numbers(out, rev, q, time);
+/// Appends what every row begins with: in an array the channel's number, in an object the channel where it is no image.
+fn push_key(out: &mut Text, style: Style, channel: Channel, name: &str, rev: Rev, q: u64, time: Time) {
+    if style.columns {
+        out.put(b"[");
+        out.put_u64(channel as u64);
+        out.put(b",\"");
+        out.put_slice(name.as_bytes());
+        out.put(b"\",");
+    } else {
+        push_name(out, name, channel.fields().is_empty().then_some(channel));
+    }
+    push_numbers(out, style, rev, q, time);
 }
 
-/// Appends a row's beginning up to its first number. Names need no escaping: `is_name` saw to that when they were listed.
+/// Appends an object's beginning up to its first number. Names need no escaping: `is_name` saw to that when they were
+/// listed.
 fn push_name(out: &mut Text, name: &str, channel: Option<Channel>) {
     out.put(b"{\"symbol\":\"");
     out.put_slice(name.as_bytes());
@@ -423,11 +517,11 @@ fn push_name(out: &mut Text, name: &str, channel: Option<Channel>) {
     out.put(b"\",\"rev\":");
 }
 
-fn push_numbers(out: &mut Text, rev: Rev, q: u64, time: Time) {
+fn push_numbers(out: &mut Text, style: Style, rev: Rev, q: u64, time: Time) {
     out.put_u64(rev);
-    out.put(b",\"q\":");
+    push_label(out, style, b",\"q\":");
     out.put_u64(q);
-    out.put(b",\"time_us\":");
+    push_label(out, style, b",\"time_us\":");
     if time == Time(0) {
         out.put(b"null"); // a symbol that is still pending has no time
     } else {
@@ -435,23 +529,51 @@ fn push_numbers(out: &mut Text, rev: Rev, q: u64, time: Time) {
     }
 }
 
-fn push_value(out: &mut Text, value: Option<Decimal>, kind: Kind, strings: bool) {
+/// Appends the name that a value has in an object; in an array its place is its name.
+#[inline]
+fn push_label(out: &mut Text, style: Style, label: &[u8]) {
+    if style.columns {
+        out.put(b",");
+    } else {
+        out.put_slice(label);
+    }
+}
+
+/// Says that the row replaces what is held; arrays of these channels always do.
+fn push_full(out: &mut Text, style: Style) {
+    if !style.columns {
+        out.put(b",\"full\":true");
+    }
+}
+
+fn push_end(out: &mut Text, style: Style) {
+    out.put(if style.columns { b"]" } else { b"}" });
+}
+
+fn push_code(out: &mut Text, name: &str) {
+    out.put(b"\"");
+    out.put_slice(name.as_bytes());
+    out.put(b"\"");
+}
+
+fn push_bool(out: &mut Text, yes: bool) {
+    out.put_slice(if yes { b"true" } else { b"false" });
+}
+
+fn push_value(out: &mut Text, value: Option<Decimal>, kind: Kind, style: Style) {
     let Some(value) = value else {
         out.put(b"null");
         return;
     };
     match kind {
-        Kind::Decimal if strings => {
+        Kind::Decimal if style.strings => {
             out.put(b"\"");
             out.put_decimal(value);
             out.put(b"\"");
         }
         Kind::Decimal => out.put_decimal(value),
         Kind::Code(names) => {
-            let name = names.get(value.mantissa() as usize).copied().unwrap_or("unknown");
-            out.put(b"\"");
-            out.put_slice(name.as_bytes());
-            out.put(b"\"");
+            push_code(out, names.get(value.mantissa() as usize).copied().unwrap_or("unknown"));
         }
         Kind::Date => {
             let date = value.mantissa() as u64;
@@ -464,29 +586,62 @@ fn push_value(out: &mut Text, value: Option<Decimal>, kind: Kind, strings: bool)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::dispatch::topic::TopicName;
+    use crate::flow::dispatch::wish::Fields;
     use tickgate_feeds::market::quote;
 
-    #[test]
-    fn a_row_has_what_changed_and_a_full_row_has_everything_selected() {
-        let mut images = Images::default();
+    fn row(since: Rev, fields: u32, style: Style) -> String {
+        let (mut images, mut out) = (Images::default(), Text::default());
         let symbol = images.list(Channel::Quote);
         images.set(symbol, STATE, Some(State::Live.decimal()), 1);
         images.set(symbol, quote::LAST, Some(Decimal::from(61_500)), 2);
         images.set(symbol, quote::BID, Some(Decimal::new(6_140_050, 2)), 3);
         images.set(symbol, quote::TRADING_DATE, Some(Decimal::from(20_261_122)), 3);
         images.touch(symbol, 3, 7, Time(1_999_999), 0);
-        let row = |since, fields, strings| {
-            let mut out = Text::default();
-            encode_image(&mut out, &images, "VCB", symbol, Shape { since, fields, strings });
-            String::from_utf8(out.as_bytes().to_vec()).expect("text")
-        };
+        encode_image(&mut out, &images, "VCB", symbol, Shape { since, fields, style });
+        String::from_utf8(out.as_bytes().to_vec()).expect("text")
+    }
+
+    const SOME: u32 = 1 << STATE | 1 << quote::LAST | 1 << quote::ASK | 1 << quote::TRADING_DATE;
+
+    #[test]
+    fn a_row_has_what_changed_and_a_full_row_has_everything_selected() {
+        let numbers = Style::default();
         let key = r#"{"symbol":"VCB","rev":3,"q":7,"time_us":1999"#;
-        assert_eq!(row(2, u32::MAX, false), format!(r#"{key},"bid":61400.50,"trading_date":"2026-11-22"}}"#));
-        assert_eq!(row(2, 1 << quote::LAST, false), "");
-        let some = 1 << STATE | 1 << quote::LAST | 1 << quote::ASK;
         assert_eq!(
-            row(0, some, true),
-            format!(r#"{key},"full":true,"state":"live","last":"61500","ask":null}}"#)
+            row(2, u32::MAX, numbers),
+            format!(r#"{key},"bid":61400.50,"trading_date":"2026-11-22"}}"#)
         );
+        assert_eq!(row(2, 1 << quote::LAST, numbers), "");
+        assert_eq!(
+            row(0, SOME, Style { strings: true, ..numbers }),
+            format!(
+                r#"{key},"full":true,"state":"live","last":"61500","ask":null,"trading_date":"2026-11-22"}}"#
+            )
+        );
+    }
+
+    #[test]
+    fn an_array_says_which_of_the_announced_columns_follow() {
+        let style = Style { strings: false, columns: true };
+        let topics = ["VCB", "status:*"].map(|topic| TopicName::parse(topic).expect("a topic"));
+        let fields = Fields { quote: SOME, index: 1 << STATE };
+        let lists = columns(&Wish { topics: topics.into(), fields, ..Wish::default() });
+        let image = ["symbol", "rev", "q", "time_us", "mask", "state"];
+        assert_eq!(
+            lists,
+            [
+                Some([&["quote"], &image[..], &["last", "ask", "trading_date"]].concat()),
+                Some([&["index"], &image[..]].concat()),
+                None,
+                None,
+                Some(vec!["status", "symbol", "rev", "q", "time_us", "phase"]),
+            ],
+            "a row's first value is the number of its list"
+        );
+        assert_eq!(row(2, SOME, style), r#"[0,"VCB",3,7,1999,8,"2026-11-22"]"#);
+        assert_eq!(row(1, SOME, style), r#"[0,"VCB",3,7,1999,10,61500,"2026-11-22"]"#);
+        assert_eq!(row(0, SOME, style), r#"[0,"VCB",3,7,1999,15,"live",61500,null,"2026-11-22"]"#);
+        assert_eq!(row(2, 1 << quote::LAST, style), "");
     }
 }

@@ -13,6 +13,7 @@ use crate::base::reason::Reason;
 use crate::flow::conflation::Rev;
 use crate::flow::conflation::log::{self, Event, What};
 use crate::flow::dispatch::topic::{Target, Topic, TopicName};
+use crate::flow::dispatch::wish::Style;
 use crate::flow::frame::command::{self, Mistake};
 use crate::flow::frame::row::{encode_event, push_gap, push_topic};
 use crate::flow::frame::text::Text;
@@ -181,10 +182,11 @@ impl Taken {
 
 /// The events' rows, with a line feed behind each; with `gaps` also what is missing between them.
 fn lines<'a>(events: impl Iterator<Item = &'a Event>, symbol: &str, gaps: bool, strings: bool) -> Vec<u8> {
+    let style = Style { strings, columns: false };
     let mut out = Text::default();
     for event in events {
         if !matches!(event.what, What::Gap { .. }) {
-            encode_event(&mut out, symbol, event, strings);
+            encode_event(&mut out, symbol, event, style);
         } else if gaps {
             put_gap(&mut out, event, symbol);
             out.truncate(out.len() - 1); // the comma

@@ -16,7 +16,7 @@ use crate::flow::conflation::cut::BookTop;
 use crate::flow::conflation::images::Images;
 use crate::flow::dispatch::filter::Filter;
 use crate::flow::dispatch::topic::{Refusal, Topic, TopicName};
-use crate::flow::dispatch::wish::Wish;
+use crate::flow::dispatch::wish::{Style, Wish};
 use crate::flow::frame::answer::Rejected;
 use crate::flow::frame::command::{self, Mistake};
 use crate::flow::frame::row::{Shape, encode_book, encode_image};
@@ -113,6 +113,8 @@ fn resolve(
 /// The rows of these topics, with a line feed behind each.
 fn rows(topics: &[Topic], wish: &Wish, ingest: &Ingest) -> Vec<u8> {
     let (images, books) = copy(topics, wish.depth, ingest);
+    // The columns would have to be announced.
+    let style = Style { columns: false, ..wish.style };
     let mut out = Text::default();
     for (at, (topic, book)) in topics.iter().zip(books).enumerate() {
         let own = Symbol::at(at as u32);
@@ -127,11 +129,10 @@ fn rows(topics: &[Topic], wish: &Wish, ingest: &Ingest) -> Vec<u8> {
         match book {
             Some(book) => {
                 let book = BookTop { symbol: Some(own), ..book };
-                encode_book(&mut out, &images, &listing.name, &book, wish.depth, wish.strings);
+                encode_book(&mut out, &images, &listing.name, &book, wish.depth, style);
             }
             None => {
-                let shape =
-                    Shape { since: 0, fields: wish.fields.mask(topic.channel), strings: wish.strings };
+                let shape = Shape { since: 0, fields: wish.fields.mask(topic.channel), style };
                 encode_image(&mut out, &images, &listing.name, own, shape);
             }
         }

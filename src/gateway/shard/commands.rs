@@ -14,6 +14,7 @@ use crate::flow::dispatch::topic::{Refusal, Topic, TopicName};
 use crate::flow::dispatch::wish::{Mode, Rate, Wish};
 use crate::flow::frame::answer::{Answer, Listed, Numbers, Rejected, Subscription};
 use crate::flow::frame::command::{Command, Mistake, Subscribe, Update};
+use crate::flow::frame::row;
 use crate::flow::socket::wire::Io;
 use serde_json::value::RawValue;
 use tickgate_feeds::market::Channel;
@@ -204,7 +205,8 @@ impl<I: Io> Shard<I> {
             fields: wish.fields.names(),
             delta: wish.delta,
             depth: wish.depth,
-            decimals: if wish.strings { "string" } else { "number" },
+            decimals: if wish.style.strings { "string" } else { "number" },
+            columns: wish.style.columns.then(|| row::columns(wish)),
             digest: wish.digest,
             window: wish.window,
             filter: wish.filter.as_ref().map(|filter| filter.text().to_owned()),
@@ -363,6 +365,10 @@ fn check(wish: &Wish) -> Result<(), Mistake> {
             Reason::BadRequest,
             "window: expected false in mode every, which merges nothing",
         ));
+    }
+    if wish.window && wish.style.columns {
+        let message = "window: expected false with columns, whose rows have no place for it";
+        return Err(Mistake::new(Reason::BadRequest, message));
     }
     if matches!(wish.mode, Mode::Every | Mode::TradeSafe) && wish.filter.as_ref().is_some_and(on_images) {
         let message = "filter: expected one on fields of trades in the modes every and trade_safe";

@@ -83,9 +83,9 @@ impl Encoder {
             What::Image { channel, mask, present, .. } => {
                 let change = Change { rev: event.rev, q: event.q, time: event.time, channel, mask, present };
                 let values = self.replica.log.values(event);
-                encode_change(out, name, change, values, wish.fields.mask(channel), wish.strings);
+                encode_change(out, name, change, values, wish.fields.mask(channel), wish.style);
             }
-            _ => encode_event(out, name, event, wish.strings),
+            _ => encode_event(out, name, event, wish.style),
         }
         if out.len() == before {
             return false;
@@ -122,8 +122,8 @@ impl Encoder {
         let (name, head) = (self.replica.name(symbol), self.replica.images.head(symbol));
         // The row itself has the last number.
         push_gap(&mut batch.gaps, channel, name, None, head.q.saturating_sub(1), Reason::LogOverrun.label());
-        let Wish { fields, strings, .. } = *stream.wish;
-        let shape = Shape { since: 0, fields: fields.mask(channel), strings };
+        let Wish { fields, style, .. } = *stream.wish;
+        let shape = Shape { since: 0, fields: fields.mask(channel), style };
         encode_image(batch.rows(), &self.replica.images, name, symbol, shape);
         batch.rows().put(b",");
         self.stats.rows += 1;
@@ -174,7 +174,7 @@ impl Encoder {
         let (name, out) = (self.replica.name(topic.symbol), batch.rows());
         let before = out.len();
         let values = values.into_iter().flatten();
-        encode_change(out, name, change, values, stream.wish.fields.quote, stream.wish.strings);
+        encode_change(out, name, change, values, stream.wish.fields.quote, stream.wish.style);
         if out.len() > before {
             out.put(b",");
             self.stats.rows += 1;
