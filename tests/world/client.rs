@@ -92,12 +92,12 @@ struct Stream {
     slot_ns: Option<u64>,
     fields: Option<Vec<String>>,
     /// The announced columns, where rows are arrays.
-    columns: Option<Vec<Option<Vec<String>>>>,
+    columns: Option<Rc<Columns>>,
     seq: Option<u64>,
     rev: u64,
     snapshot_done: bool,
-    /// Image rows by symbol: revision and fields.
-    rows: BTreeMap<String, (u64, Fields)>,
+    /// Image rows by symbol.
+    rows: BTreeMap<String, Held>,
     /// Of images: the last number, and the revision of the last whole row.
     image_q: BTreeMap<String, u64>,
     whole_rev: BTreeMap<String, u64>,
@@ -109,6 +109,15 @@ struct Stream {
     q: BTreeMap<String, u64>,
     first_us: Option<u64>,
     slots_used: u64,
+}
+
+/// What is held of an image.
+#[derive(Clone, Debug, Default)]
+struct Held {
+    rev: u64,
+    fields: Fields,
+    /// The revision of the image with which these fields agreed when they were last compared.
+    agreed: u64,
 }
 
 pub struct Client {
@@ -128,8 +137,20 @@ pub struct Client {
     hung_up: bool,
 }
 
+/// A message's `type`.
+#[derive(serde::Deserialize)]
+struct Kind<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+}
+
+/// A row as it was sent: each value's text.
+pub type RawRow<'a> = BTreeMap<&'a str, &'a RawValue>;
+/// The announced columns of each channel.
+type Columns = Vec<Option<Vec<String>>>;
+
 #[derive(Debug, serde::Deserialize)]
-struct Batch {
+struct Batch<'a> {
     stream: u64,
     seq: u64,
     prev: Option<u64>,
@@ -139,7 +160,8 @@ struct Batch {
     snapshot: bool,
     #[serde(default)]
     more: bool,
-    rows: Vec<Box<RawValue>>,
+    #[serde(borrow)]
+    rows: Vec<&'a RawValue>,
     #[serde(default)]
     gaps: Vec<Gap>,
     #[serde(default)]
@@ -161,8 +183,6 @@ struct Gap {
     from: Option<u64>,
     to: u64,
 }
-
-type Row = BTreeMap<String, Box<RawValue>>;
 
 const TOPICS: [&str; 11] = [
     "*",
@@ -304,6 +324,8 @@ impl Client {
                     let pong = [0x8a, 0x80, 0, 0, 0, 0];
                     self.pipe.borrow_mut().send(&pong);
                 }
+                // Who did not read for long answered no pings.
+                8 if !self.steady && payload.ends_with(b"no_pong:no answer to pings") => self.hang_up(),
                 other => panic!("unexpected opcode {other}: {}", String::from_utf8_lossy(&payload)),
             }
         }
@@ -324,18 +346,20 @@ impl Client {
     }
 
     fn hear(&mut self, text: &[u8], history: &History, symbols: &Symbols) {
-        let message: Value = serde_json::from_slice(text).expect("JSON");
-        match message["type"].as_str().expect("a type") {
+        let text = std::str::from_utf8(text).expect("UTF-8");
+        let Kind { kind } = serde_json::from_str(text).expect("a type");
+        if kind == "batch" {
+            let batch: Batch<'_> = serde_json::from_str(text).expect("a batch");
+            return self.batch(&batch, history, symbols);
+        }
+        let message: Value = serde_json::from_str(text).expect("JSON");
+        match kind {
             "welcome" => assert_eq!(message["epoch"], "world"),
             "subscribed" => self.subscribed(&message),
             "updated" => self.updated(&message),
             "unsubscribed" => {
                 let number = message["stream"].as_u64().expect("a stream");
                 self.streams.remove(&number).expect("one of ours");
-            }
-            "batch" => {
-                let batch: Batch = serde_json::from_slice(text).expect("a batch");
-                self.batch(&batch, history, symbols);
             }
             "heartbeat" => {
                 self.seen.heartbeats += 1;
@@ -402,7 +426,7 @@ impl Client {
         assert!(self.streams.insert(number, stream).is_none(), "a session is on a stream once");
     }
 
-    fn batch(&mut self, batch: &Batch, history: &History, symbols: &Symbols) {
+    fn batch(&mut self, batch: &Batch<'_>, history: &History, symbols: &Symbols) {
         let stream = self.streams.get_mut(&batch.stream).expect("frames come after their answer");
         self.seen.frames += 1;
         self.seen.more += u64::from(batch.more);
@@ -423,9 +447,9 @@ impl Client {
             assert!(batch.prev.is_none_or(|prev| batch.seq <= prev + 1), "who reads at once is never merged");
         }
         // Trades do not wait for a slot in this mode, nor do frames that only lead onto the stream.
-        let rows: Vec<Row> = batch.rows.iter().map(|row| stream.read(row)).collect();
-        let has_events = rows.iter().any(|row| row.contains_key("channel"));
-        let apart = stream.mode == "trade_safe" && (rows.is_empty() || !batch.gaps.is_empty() || has_events);
+        let is_event = |row: &&RawValue| !["[0", "[1"].contains(&&row.get()[..2]) && !is_image(row);
+        let apart = stream.mode == "trade_safe"
+            && (batch.rows.is_empty() || !batch.gaps.is_empty() || batch.rows.iter().any(is_event));
         if let (Some(slot_ns), false) = (stream.slot_ns, batch.snapshot || batch.more || joins || apart) {
             // One frame at most per slot, wherever the slots begin.
             let first_us = *stream.first_us.get_or_insert(batch.ts_us);
@@ -451,10 +475,12 @@ impl Client {
             assert!(joins, "{}: gap from {:?}, held {held:?}", gap.topic, gap.from);
             stream.q.insert(gap.topic.clone(), gap.to.max(held.unwrap_or(0)));
         }
+        let columns = stream.columns.clone();
         for row in &batch.rows {
             self.seen.rows += 1;
-            self.seen.arrays += u64::from(stream.columns.is_some());
-            stream.apply(&stream.read(row), history, symbols, &mut self.seen);
+            self.seen.arrays += u64::from(columns.is_some());
+            let row = stream.read(columns.as_deref(), row);
+            stream.apply(&row, history, symbols, &mut self.seen);
         }
         // While what an update asked for is still coming, rows may lack it.
         if stream.snapshot_done && !(batch.more && joins) {
@@ -467,8 +493,8 @@ impl Client {
     }
 
     /// In the end every stream holds the images of the hub, and every event up to the last.
-    pub fn check_settled(&self, history: &History, symbols: &Symbols) {
-        for stream in self.streams.values() {
+    pub fn check_settled(&mut self, history: &History, symbols: &Symbols) {
+        for stream in self.streams.values_mut() {
             assert!(stream.snapshot_done, "a picture under way after the market stood still");
             stream.check_promise(u64::MAX, history, symbols);
             for (topic, q) in stream.q.iter().filter(|_| stream.all_trades()) {
@@ -499,7 +525,7 @@ impl Stream {
             filter,
             slot_ns: message["rate"].as_f64().map(|rate| (1e9 / rate) as u64),
             fields: strings(&message["fields"]),
-            columns: message["columns"].as_array().map(|lists| lists.iter().map(strings).collect()),
+            columns: message["columns"].as_array().map(|lists| Rc::new(lists.iter().map(columns).collect())),
             q: q.map(|(topic, q)| (topic.clone(), q.as_u64().expect("a number"))).collect(),
             ..Self::default()
         }
@@ -518,11 +544,13 @@ impl Stream {
             topic.strip_prefix("book:").map(|name| self.books.remove(name));
         }
         if let Some(fields) = &self.fields {
-            for (_, held) in self.rows.values_mut() {
+            for Held { fields: held, .. } in self.rows.values_mut() {
                 let any = held.keys().any(|key| key != "state" && fields.contains(key));
                 held.retain(|key, _| !any || fields.contains(key));
             }
         }
+        // Other fields may be selected now.
+        self.rows.values_mut().for_each(|held| held.agreed = 0);
         for (topic, q) in had.q.into_iter().filter(|_| same) {
             self.q.entry(topic).and_modify(|now| *now = (*now).max(q));
         }
@@ -542,7 +570,7 @@ impl Stream {
             text.parse::<Decimal>().map_or_else(|_| text.replace('-', ""), |n| n.normalize().to_string())
         };
         let mut sum = 0u32;
-        for (name, (_, held)) in &self.rows {
+        for (name, Held { fields: held, .. }) in &self.rows {
             let symbol = symbols.find(name).expect("listed");
             let table = symbols.listing(symbol).expect("listed").channel.fields();
             let fields = table.iter().filter_map(|field| Some((field.name, held.get(field.name)?)));
@@ -571,39 +599,37 @@ impl Stream {
         *held = q.max(*held);
     }
 
-    /// A row as an object, whichever way it came.
-    fn read(&self, row: &RawValue) -> Row {
-        let Some(columns) = self.columns.as_ref().filter(|_| row.get().starts_with('[')) else {
+    /// A row by its keys, whichever way it came.
+    fn read<'a>(&self, columns: Option<&'a Columns>, row: &'a RawValue) -> RawRow<'a> {
+        let Some(columns) = columns.filter(|_| row.get().starts_with('[')) else {
             return serde_json::from_str(row.get()).expect("an object");
         };
-        let values: Vec<Box<RawValue>> = serde_json::from_str(row.get()).expect("an array");
+        let values: Vec<&RawValue> = serde_json::from_str(row.get()).expect("an array");
         let list = values[0].get().parse::<usize>().expect("a list's number");
         let names = columns[list].as_ref().expect("the channel was announced");
-        let raw = |text: &str| RawValue::from_string(text.to_owned()).expect("JSON");
+        let keys = names.iter().map(String::as_str);
         let Some(mask_at) = names.iter().position(|name| name == "mask") else {
             assert_eq!(values.len(), names.len(), "a value for each column");
-            let mut row: Row = names[1..].iter().cloned().zip(values.into_iter().skip(1)).collect();
-            row.insert("channel".into(), raw(&format!("\"{}\"", names[0])));
+            let mut row: RawRow<'_> = keys.zip(values).skip(1).collect();
+            row.insert("channel", serde_json::from_str(&names[0]).expect("a string"));
             return row;
         };
-        let mut row: Row =
-            names[1..mask_at].iter().cloned().zip(values[1..mask_at].iter().cloned()).collect();
+        let mut row: RawRow<'_> = keys.clone().zip(values.iter().copied()).take(mask_at).skip(1).collect();
         let mask: u64 = values[mask_at].get().parse().expect("a mask");
-        let fields = names[mask_at + 1..].iter().enumerate();
-        let named: Vec<_> =
-            fields.filter(|(bit, _)| mask >> bit & 1 == 1).map(|(_, name)| name.clone()).collect();
+        let fields = keys.skip(mask_at + 1).enumerate();
+        let named: Vec<_> = fields.filter(|(bit, _)| mask >> bit & 1 == 1).map(|(_, name)| name).collect();
         assert_eq!(values.len() - mask_at - 1, named.len(), "a value for each bit");
         // All columns at once may also be all that changed.
         let name = row["symbol"].get().trim_matches('"');
         let is_whole = self.mode == "conflate" || self.may_be_whole(name);
         if named.len() == names.len() - mask_at - 1 && is_whole {
-            row.insert("full".into(), raw("true"));
+            row.insert("full", serde_json::from_str("true").expect("JSON"));
         }
         row.extend(named.into_iter().zip(values.into_iter().skip(mask_at + 1)));
         row
     }
 
-    fn apply(&mut self, row: &Row, history: &History, symbols: &Symbols, seen: &mut Seen) {
+    fn apply(&mut self, row: &RawRow<'_>, history: &History, symbols: &Symbols, seen: &mut Seen) {
         let text = |key: &str| row.get(key).map(|value| value.get().trim_matches('"').to_owned());
         let number = |key: &str| text(key).and_then(|text| text.parse::<u64>().ok());
         let name = text("symbol").expect("a symbol");
@@ -633,14 +659,14 @@ impl Stream {
             }
             Some("book") => {
                 seen.books += 1;
-                let fields = row.iter().map(|(key, value)| (key.clone(), value.get().to_owned()));
+                let fields = row.iter().map(|(key, value)| ((*key).to_owned(), value.get().to_owned()));
                 let held = self.books.insert(name, (rev, fields.collect()));
                 assert!(held.is_none_or(|held| held.0 <= rev), "a book never goes back");
             }
             Some(other) => panic!("unexpected channel {other}"),
             None => {
-                let fields = row.iter().filter(|(key, _)| !KEYS.contains(&key.as_str()));
-                let fields = fields.map(|(key, value)| (key.clone(), value.get().to_owned()));
+                let fields = row.iter().filter(|(key, _)| !KEYS.contains(key));
+                let fields = fields.map(|(key, value)| ((*key).to_owned(), value.get().to_owned()));
                 let (fields, is_full) = (fields.collect(), row.contains_key("full"));
                 let image = history.exactly(symbols.find(&name).expect("listed"), rev);
                 self.apply_image(&name, ImageRow { rev, q, is_full, fields }, image, seen);
@@ -679,7 +705,7 @@ impl Stream {
     /// `image`: as it was at the row's revision, where the history has a page for it.
     fn apply_image(&mut self, name: &str, row: ImageRow, image: Option<&Fields>, seen: &mut Seen) {
         let ImageRow { rev, q, is_full, fields } = row;
-        if self.resumed && !is_full && self.rows.get(name).is_some_and(|(held, _)| rev <= *held) {
+        if self.resumed && !is_full && self.rows.get(name).is_some_and(|held| rev <= held.rev) {
             return; // a repeat
         }
         if self.mode == "every" {
@@ -695,16 +721,16 @@ impl Stream {
             seen.entered += u64::from(self.snapshot_done && !self.rows.contains_key(name));
         }
         let held = self.rows.entry(name.to_owned()).or_default();
-        assert!(is_full || held.0 > 0, "{name}: the first row is whole");
-        assert!(rev >= held.0, "{name}: a row never goes back");
+        assert!(is_full || held.rev > 0, "{name}: the first row is whole");
+        assert!(rev >= held.rev, "{name}: a row never goes back");
         if is_full {
-            held.1.clear();
+            held.fields.clear();
         }
-        held.0 = rev;
-        held.1.extend(fields);
+        (held.rev, held.agreed) = (rev, 0);
+        held.fields.extend(fields);
         // Each selected field equals the image at its row's rev.
         if let Some(image) = image {
-            self.agrees(name, image);
+            held.agree(name, self.fields.as_deref(), rev, image);
         }
     }
 
@@ -726,7 +752,7 @@ impl Stream {
 
     /// A trade meets the quote that was in force; only a whole row may be newer than that.
     fn meets(&self, name: &str, rev: u64, history: &History, symbols: &Symbols, seen: &mut Seen) {
-        let Some((held, fields)) = self.rows.get(name) else { return };
+        let Some(Held { rev: held, fields, .. }) = self.rows.get(name) else { return };
         if *held > rev {
             assert_eq!(
                 self.whole_rev.get(name),
@@ -736,7 +762,7 @@ impl Stream {
             return;
         }
         let symbol = symbols.find(name).expect("listed");
-        let image = history.at(symbol, rev).expect("an image");
+        let (_, image) = history.at(symbol, rev).expect("an image");
         if let Some(bid) = fields.get("bid").filter(|_| history.is_fine) {
             seen.met += 1;
             assert_eq!(*bid, image["bid"], "{name}: bid met by the trade of {rev}, held {held}");
@@ -747,7 +773,7 @@ impl Stream {
     fn take_out(&mut self, name: &str, history: &History, symbols: &Symbols, seen: &mut Seen) {
         let filter = self.filter.expect("a filter");
         seen.outs += 1;
-        if let Some((rev, _)) = self.rows.remove(name) {
+        if let Some(Held { rev, .. }) = self.rows.remove(name) {
             let mut since = history.since(symbols.find(name).expect("listed"), rev);
             assert!(since.any(|image| !filter.takes(image)), "{name} was let through ever since {rev}");
         }
@@ -762,17 +788,18 @@ impl Stream {
     }
 
     /// No topic has an unsent change at or below this revision.
-    fn check_promise(&self, promised: u64, history: &History, symbols: &Symbols) {
-        for (name, (rev, held)) in &self.rows {
+    fn check_promise(&mut self, promised: u64, history: &History, symbols: &Symbols) {
+        for (name, held) in &mut self.rows {
             let symbol = symbols.find(name).expect("listed");
-            let image = history.at(symbol, promised.max(*rev)).expect("an image");
-            if *rev > promised && history.exactly(symbol, *rev).is_none() {
+            let (&since, image) = history.at(symbol, promised.max(held.rev)).expect("an image");
+            if held.rev > promised && history.exactly(symbol, held.rev).is_none() {
                 continue; // between two pages of the history
             }
             match self.filter {
                 // Of what may be held back only the state is promised.
-                Some(filter) if filter.waits => assert_eq!(held["state"], image["state"], "{name}"),
-                _ => self.agrees(name, image),
+                Some(filter) if filter.waits => assert_eq!(held.fields["state"], image["state"], "{name}"),
+                _ if held.agreed == since => {}
+                _ => held.agree(name, self.fields.as_deref(), since, image),
             }
         }
         if let (Some(filter), Some(topics)) = (self.filter, self.asked["topics"].as_array()) {
@@ -782,21 +809,34 @@ impl Stream {
             }
         }
     }
+}
 
-    fn agrees(&self, name: &str, image: &Fields) {
-        let (rev, held) = &self.rows[name];
-        let selected = |key: &String| self.fields.as_ref().is_none_or(|fields| fields.contains(key));
+impl Held {
+    /// Each selected field equals that of the image, which is such since `rev`.
+    fn agree(&mut self, name: &str, selected: Option<&[String]>, rev: u64, image: &Fields) {
         let any =
-            image.keys().any(|key| self.fields.as_ref().is_some_and(|f| f.contains(key) && key != "state"));
-        for (key, value) in image {
-            if selected(key) || !any {
-                assert_eq!(held.get(key), Some(value), "{name}.{key} at {rev}");
-            }
+            image.keys().any(|key| selected.is_some_and(|fields| fields.contains(key) && key != "state"));
+        let selected = |key: &String| !any || selected.is_none_or(|fields| fields.contains(key));
+        for (key, value) in image.iter().filter(|(key, _)| selected(key)) {
+            assert_eq!(self.fields.get(key), Some(value), "{name}.{key} at {rev}");
         }
-        for key in held.keys() {
-            assert!(selected(key) || !any, "{name}.{key} was not selected");
+        for key in self.fields.keys() {
+            assert!(selected(key), "{name}.{key} was not selected");
         }
+        self.agreed = rev;
     }
+}
+
+/// Whether a row is an object without a channel.
+fn is_image(row: &RawValue) -> bool {
+    row.get().starts_with('{') && !row.get().contains("\"channel\":")
+}
+
+/// The names of a channel's columns; the first, which is the channel's own, as it stands in JSON.
+fn columns(list: &Value) -> Option<Vec<String>> {
+    let names = list.as_array()?.iter().map(|name| name.as_str().expect("a name").to_owned());
+    let quoted = |(at, name)| if at == 0 { format!("\"{name}\"") } else { name };
+    Some(names.enumerate().map(quoted).collect())
 }
 
 fn update(random: &mut Rng) -> Value {

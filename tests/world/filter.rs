@@ -77,7 +77,7 @@ pub fn expected<'a>(
             topic => topic.strip_suffix('*').map_or(topic == &*listing.name, |p| listing.name.starts_with(p)),
         };
         let symbol = symbols.find(&listing.name).expect("listed");
-        if let Some(image) = history.at(symbol, rev).filter(|_| topics.iter().any(means))
+        if let Some((_, image)) = history.at(symbol, rev).filter(|_| topics.iter().any(means))
             && history.since(symbol, rev).next().is_none()
         {
             expected.push((listing.name.to_string(), filter.takes(image)));

@@ -8,6 +8,8 @@ use tickgate::flow::frame::row::{Shape, encode_image};
 use tickgate::flow::frame::text::Text;
 use tickgate_feeds::market::Symbol;
 
+use super::client::{KEYS, RawRow};
+
 /// A row's fields as text, without its key.
 pub type Fields = BTreeMap<String, String>;
 
@@ -31,25 +33,19 @@ impl History {
         self.images.resize(images.len(), BTreeMap::new());
         for symbol in images.changed_since(self.rev) {
             let mut row = Text::default();
-            encode_image(
-                &mut row,
-                images,
-                "X",
-                symbol,
-                Shape { since: 0, fields: u32::MAX, style: Style::default() },
-            );
-            let row: BTreeMap<String, Box<serde_json::value::RawValue>> =
-                serde_json::from_slice(row.as_bytes()).expect("a row is JSON");
-            let fields = row.into_iter().filter(|(key, _)| !super::client::KEYS.contains(&key.as_str()));
-            let fields = fields.map(|(key, value)| (key, value.get().to_owned())).collect();
+            let shape = Shape { since: 0, fields: u32::MAX, style: Style::default() };
+            encode_image(&mut row, images, "X", symbol, shape);
+            let row: RawRow<'_> = serde_json::from_slice(row.as_bytes()).expect("a row is JSON");
+            let fields = row.into_iter().filter(|(key, _)| !KEYS.contains(key));
+            let fields = fields.map(|(key, value)| (key.to_owned(), value.get().to_owned())).collect();
             self.images[symbol.index()].insert(images.rev(symbol), fields);
         }
         self.rev = hub.rev();
     }
 
-    /// The image as it stood at `rev`.
-    pub fn at(&self, symbol: Symbol, rev: u64) -> Option<&Fields> {
-        self.images.get(symbol.index())?.range(..=rev).next_back().map(|(_, fields)| fields)
+    /// The image as it stood at `rev`, and the revision that made it so.
+    pub fn at(&self, symbol: Symbol, rev: u64) -> Option<(&u64, &Fields)> {
+        self.images.get(symbol.index())?.range(..=rev).next_back()
     }
 
     /// The images that came after `rev`.
