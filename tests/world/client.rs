@@ -42,6 +42,10 @@ pub struct Seen {
     pub left_out: u64,
     /// Symbols that fell silent by their own rhythm.
     pub silenced: u64,
+    /// Cursors that were ahead of a node.
+    pub behind: u64,
+    /// Connections of edges to their upstreams.
+    pub links: u64,
 }
 
 impl Seen {
@@ -64,7 +68,33 @@ impl Seen {
         self.entered += other.entered;
         self.left_out += other.left_out;
         self.silenced += other.silenced;
+        self.behind += other.behind;
+        self.links += other.links;
     }
+}
+
+/// A client's text frame.
+pub fn mask(text: &str) -> Vec<u8> {
+    let mask = [1, 2, 3, 4];
+    let mut frame = vec![0x81, 0x80 | 126];
+    frame.extend_from_slice(&(text.len() as u16).to_be_bytes());
+    frame.extend_from_slice(&mask);
+    frame.extend(text.bytes().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+/// Takes the next frame of a gateway, if it has come whole: its opcode and payload.
+pub fn next_frame(bytes: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
+    let first = *bytes.first()?;
+    assert_eq!(first & 0xf0, 0x80, "whole frames, no reserved bits");
+    let (header, len) = match *bytes.get(1)? {
+        126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
+        127 => (10, u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?) as usize),
+        len => (2, usize::from(len)),
+    };
+    let payload = bytes.get(header..header + len)?.to_vec();
+    bytes.drain(..header + len);
+    Some((first & 0x0f, payload))
 }
 
 #[derive(Clone, Debug, Default)]
@@ -236,6 +266,7 @@ impl Client {
             let mut command = stream.asked.clone();
             let wish = if random.u8(..8) == 0 { "another" } else { &stream.wish };
             command["since"] = serde_json::json!({ "epoch": "world", "rev": stream.rev, "wish": wish });
+            command["id"] = stream.sub.as_str().into();
             client.kept.insert(stream.sub.clone(), stream.clone());
             client.subscribe(command);
         }
@@ -252,12 +283,7 @@ impl Client {
     }
 
     fn send(&mut self, text: &str) {
-        let mask = [1, 2, 3, 4];
-        let mut frame = vec![0x81, 0x80 | 126];
-        frame.extend_from_slice(&(text.len() as u16).to_be_bytes());
-        frame.extend_from_slice(&mask);
-        frame.extend(text.bytes().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-        self.pipe.borrow_mut().send(&frame);
+        self.pipe.borrow_mut().send(&mask(text));
     }
 
     /// Takes what has come, unless it is stalled.
@@ -268,7 +294,7 @@ impl Client {
     /// Checks every frame that is complete.
     pub fn check(&mut self, bytes: &[u8], history: &History, symbols: &Symbols) {
         self.pending.extend_from_slice(bytes);
-        while let Some((opcode, payload)) = self.next_frame() {
+        while let Some((opcode, payload)) = next_frame(&mut self.pending) {
             match opcode {
                 1 => self.hear(&payload, history, symbols),
                 9 => {
@@ -278,20 +304,6 @@ impl Client {
                 other => panic!("unexpected opcode {other}: {}", String::from_utf8_lossy(&payload)),
             }
         }
-    }
-
-    fn next_frame(&mut self) -> Option<(u8, Vec<u8>)> {
-        let bytes = &self.pending;
-        let first = *bytes.first()?;
-        assert_eq!(first & 0xf0, 0x80, "whole frames, no reserved bits");
-        let (header, len) = match *bytes.get(1)? {
-            126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
-            127 => (10, u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?) as usize),
-            len => (2, usize::from(len)),
-        };
-        let payload = bytes.get(header..header + len)?.to_vec();
-        self.pending.drain(..header + len);
-        Some((first & 0x0f, payload))
     }
 
     fn hear(&mut self, text: &[u8], history: &History, symbols: &Symbols) {
@@ -319,6 +331,12 @@ impl Client {
             // A name that was given up meanwhile; or the last topic, which an update must not take.
             "error" => {
                 let code = message["code"].as_str().expect("a code");
+                if code == "node_behind" {
+                    // It comes back with the same cursor until the node is there.
+                    self.seen.behind += 1;
+                    let name = message["id"].as_str().expect("an id");
+                    return self.subscribe(self.asked[name].clone());
+                }
                 assert!(["unknown_sub", "bad_request", "unknown_topic"].contains(&code), "{message}");
             }
             other => panic!("unexpected {other}"),

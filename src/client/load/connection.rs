@@ -15,8 +15,8 @@ use super::plan::Plan;
 use super::sample::{self, Continuity};
 use super::tally::Tally;
 use super::walker::{self, Frame, Kind, Step};
+use crate::base::random::Random;
 use crate::client::clock::wall_us;
-use crate::client::random::Random;
 
 /// The shared read buffer: four of the longest frames that the protocol allows.
 pub(super) const READ_BYTES: usize = 256 * 1024;

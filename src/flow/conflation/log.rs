@@ -48,6 +48,11 @@ pub enum What {
 }
 
 impl Event {
+    /// Whether it says that events were no longer to be had where they are asked for.
+    pub fn is_overrun(&self) -> bool {
+        matches!(self.what, What::Gap { reason: Reason::LogOverrun, .. })
+    }
+
     /// The topic's channel.
     pub fn channel(&self) -> Channel {
         match self.what {
@@ -118,6 +123,11 @@ impl Log {
             gone_rev: 0,
             events_max,
         }
+    }
+
+    /// How many events it holds at most.
+    pub fn events_max(&self) -> usize {
+        self.events_max
     }
 
     /// Makes room for the topics of one more symbol.

@@ -10,7 +10,7 @@ use crate::base::limits::{REJECTED_TOLD_MAX, TOPICS_PER_TURN};
 use crate::base::reason::Reason;
 use crate::flow::dispatch::filter::Filter;
 use crate::flow::dispatch::streams::{Debt, Place, Selection, SessionKey};
-use crate::flow::dispatch::topic::{Refusal, Topic, TopicName};
+use crate::flow::dispatch::topic::{Refusal, Topic, TopicName, too_deep};
 use crate::flow::dispatch::wish::{Rate, Wish};
 use crate::flow::frame::answer::{Answer, Listed, Numbers, Rejected, Subscription};
 use crate::flow::frame::command::{Command, Mistake, Subscribe, Update};
@@ -56,7 +56,7 @@ impl<I: Io> Shard<I> {
             Err(code) => return self.refuse(key, id, &Mistake::of(code), Vec::new()),
         };
         let (wish, capped) = Wish::default().with(&asked.options, self.identity.limits.rate_max);
-        let found = self.resolve(&asked.topics, wish.filter.as_ref(), self.room(key));
+        let found = self.resolve(&asked.topics, &wish, self.room(key));
         if found.names.is_empty() {
             return self.refuse_all(key, id, found.rejected);
         }
@@ -94,7 +94,7 @@ impl<I: Io> Shard<I> {
         let (topics, unknown) = topics_after(asked, &had.topics);
         let room = self.room(key) + stream.selection.topics().len();
         let (wish, capped) = (*had).clone().with(&asked.options, self.identity.limits.rate_max);
-        let mut found = self.resolve(&topics, wish.filter.as_ref(), room);
+        let mut found = self.resolve(&topics, &wish, room);
         self.stats.refusals[Reason::UnknownTopic as usize] += unknown.len() as u64;
         found.rejected.extend(unknown);
         if found.names.is_empty() {
@@ -218,7 +218,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// What topic names mean today, and which could not be taken.
-    fn resolve(&mut self, texts: &[String], filter: Option<&Filter>, room: usize) -> Found {
+    fn resolve(&mut self, texts: &[String], wish: &Wish, room: usize) -> Found {
         let mut found = Found::default();
         let mut topics = Vec::new();
         let mut looked_up = texts.len();
@@ -238,7 +238,10 @@ impl<I: Io> Shard<I> {
                     let message = format!("expected at most {room} more topics");
                     return Err(Refusal { code: Reason::TopicLimit, message });
                 }
-                if means.iter().any(|topic| self.lacks_steps(filter, *topic)) {
+                if let Some(refusal) = too_deep(&means, wish.depth, self.ingest.symbols()) {
+                    return Err(refusal);
+                }
+                if means.iter().any(|topic| self.lacks_steps(wish.filter.as_ref(), *topic)) {
                     let message = "filter: expected a move in numbers or %, not in ticks".to_owned();
                     return Err(Refusal { code: Reason::UnknownTick, message });
                 }

@@ -7,6 +7,7 @@ use tickgate_feeds::market::Channel;
 use super::Shard;
 use crate::base::reason::Reason;
 use crate::flow::conflation::Rev;
+use crate::flow::conflation::log::Event;
 use crate::flow::dispatch::streams::{Debt, News, Place, Selection};
 use crate::flow::dispatch::topic::{Target, Topic};
 use crate::flow::dispatch::wish::Wish;
@@ -29,7 +30,7 @@ impl<I: Io> Shard<I> {
         let same = since.wish.as_ref().is_none_or(|name| *name == wish.name());
         // What a filter had let through by then is not remembered. Who left before its first picture was whole was told of
         // no revision, and holds no row that it could rely on.
-        if since.epoch != self.identity.epoch || !same || wish.filter.is_some() || since.rev == 0 {
+        if *since.epoch != *replica.node.epoch || !same || wish.filter.is_some() || since.rev == 0 {
             return Ok(None);
         }
         if since.rev > replica.rev {
@@ -50,7 +51,10 @@ impl<I: Io> Shard<I> {
     fn is_exact(&self, topic: Topic, wish: &Wish, rev: Rev) -> bool {
         let replica = &self.encoder.replica;
         if wish.is_event(topic.channel) && topic.channel.bar_ns().is_none() {
-            return replica.log.topic(topic.channel, topic.symbol).gone_rev <= rev;
+            let log = &replica.log;
+            // What this copy never had is an event of its log.
+            return log.topic(topic.channel, topic.symbol).gone_rev <= rev
+                && !log.topic_since(topic.channel, topic.symbol, rev).any(Event::is_overrun);
         }
         // What nobody here wanted meanwhile is not known: a book may have changed, and of bars none were made.
         let known = match topic.channel {

@@ -1,0 +1,200 @@
+//! The hub of an edge: what another gateway told, with the revisions that it gave.
+//!
+//! Nothing here has a revision of its own, so that a client may go on from any node of the epoch: what is told is applied
+//! only when it is whole up to a revision, which then is the hub's. A field is at least as new as its row says, never
+//! older, so that a client with a cursor is sent a little too much rather than too little.
+//!
+//! Bounds kept here: those of the images and the log; `book_levels_max` levels of books, whose worst are counted when there is
+//! no room for them; the open bars that the upstream was asked for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tickgate_feeds::market::{Channel, PHASE, STATE, State, Symbol, Time};
+use tickgate_feeds::tickgate::{Body, Gap, Item, Row, Told};
+
+use super::Hub;
+use crate::base::reason::Reason;
+use crate::flow::conflation::Rev;
+use crate::flow::conflation::bars::OpenBar;
+use crate::flow::conflation::cut::{BookTop, Cut, Node};
+use crate::flow::conflation::images::Images;
+use crate::flow::conflation::log::{Event, Log, What};
+use crate::flow::conflation::wants::{Want, Wants};
+
+/// What an edge keeps besides images and events.
+#[derive(Debug, Default)]
+pub(super) struct Adopted {
+    books: BTreeMap<Symbol, BookTop>,
+    bars: BTreeMap<(Channel, Symbol), OpenBar>,
+    levels: usize,
+    /// Levels for which there was no room.
+    pub(super) dropped: u64,
+    /// What somebody began to want since the last cut, which holds it however old it is.
+    asked: Vec<(Channel, Symbol)>,
+}
+
+impl Adopted {
+    pub(super) fn has_asked(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
+    /// Keeps a book as it is now, as far as there is room.
+    fn put_book(&mut self, symbol: Symbol, mut top: BookTop, levels_max: usize) {
+        let of = |top: &BookTop| top.bids.len() + top.asks.len();
+        self.levels -= self.books.get(&symbol).map_or(0, of);
+        let (wanted, room) = (of(&top), levels_max - self.levels);
+        if wanted > room {
+            top.bids.truncate(room / 2);
+            top.asks.truncate(room / 2);
+            self.dropped += (wanted - of(&top)) as u64;
+        }
+        self.levels += of(&top);
+        self.books.insert(symbol, top);
+    }
+
+    /// The best levels of a book, for one-off readers.
+    pub(super) fn book_top(&self, symbol: Symbol, depth: u16) -> Option<BookTop> {
+        let mut top = self.books.get(&symbol)?.clone();
+        top.bids.truncate(usize::from(depth));
+        top.asks.truncate(usize::from(depth));
+        Some(top)
+    }
+
+    /// Puts the wanted books and bars that changed after `since`, or were asked for since the last cut, into a cut.
+    pub(super) fn changed_since(&mut self, since: Rev, wants: &Wants, cut: &mut Cut) {
+        let asked = std::mem::take(&mut self.asked);
+        let is_due = |channel, symbol, rev| {
+            asked.contains(&(channel, symbol)) || rev > since && wants.deepest(channel, symbol).is_some()
+        };
+        let books = self.books.iter().filter(|(symbol, top)| is_due(Channel::Book, **symbol, top.rev_at(1)));
+        cut.books.extend(books.map(|(_, top)| top.clone()));
+        let bars = self.bars.iter().filter(|((channel, symbol), open)| is_due(*channel, *symbol, open.rev));
+        cut.bars.extend(bars.map(|(_, open)| *open));
+    }
+}
+
+impl Hub {
+    /// Takes over what an upstream told. The first time, the hub becomes that of an edge; in another epoch it begins anew.
+    pub fn adopt(&mut self, told: &mut Told, arrival_ns: u64) {
+        let begins = *self.node.epoch != *told.epoch || self.adopted.is_none();
+        if begins {
+            self.begin_run(told);
+        }
+        told.list(&self.symbols);
+        self.list_new();
+        let mut items = std::mem::take(&mut told.items);
+        // Images hang in the order of their last change, and a frame has them in another.
+        items.sort_by_key(|item| match item {
+            Item::Row(Row { rev, body: Body::Image(_), .. }) => *rev,
+            Item::Row(_) | Item::Gap(_) => Rev::MAX,
+        });
+        for item in items.drain(..) {
+            self.stats.changes += 1;
+            match item {
+                Item::Row(row) => {
+                    let Some(symbol) = told.symbol(row.name) else { continue };
+                    self.adopt_row(symbol, row, told.carried.depth, arrival_ns);
+                }
+                Item::Gap(gap) => {
+                    let Some(symbol) = told.find(&gap.name) else { continue };
+                    self.adopt_gap(symbol, &gap);
+                }
+            }
+        }
+        told.items = items;
+        self.rev = self.rev.max(told.rev);
+        if begins {
+            self.mark_untold();
+        }
+    }
+
+    /// Says how far everything here can be trusted from now on.
+    pub fn set_link(&mut self, link: State) {
+        if self.node.link != link {
+            self.node = Arc::new(Node { version: self.node.version + 1, link, ..(*self.node).clone() });
+        }
+    }
+
+    /// Forgets everything: the upstream is in another run.
+    fn begin_run(&mut self, told: &Told) {
+        let own = self.node.path.last().cloned().unwrap_or_default();
+        let path = told.path.iter().cloned().chain([own]).collect();
+        // A gateway that has served nobody yet has no run to end.
+        let run = self.node.run + u32::from(self.adopted.is_some());
+        let (version, link) = (self.node.version + 1, self.node.link);
+        self.node = Arc::new(Node { version, run, epoch: Arc::clone(&told.epoch), path, link });
+        self.rev = 0;
+        self.images = Images::default();
+        self.log = Log::new(self.log.events_max());
+        // What is wanted is wanted still.
+        self.adopted = Some(Adopted::default());
+    }
+
+    pub(super) fn want_adopted(&mut self, want: Want, on: bool) {
+        if !on {
+            self.wants.remove(want);
+            return;
+        }
+        self.wants.add(want);
+        if let Some(adopted) = &mut self.adopted {
+            adopted.asked.push((want.channel, want.symbol));
+        }
+    }
+
+    fn adopt_row(&mut self, symbol: Symbol, row: Row, depth: u16, arrival_ns: u64) {
+        let Row { rev, q, time, body, .. } = row;
+        let event = |what| Event { rev, q, time, arrival_ns, symbol, what };
+        let adopted = self.adopted.get_or_insert_default();
+        match body {
+            Body::Image(image) => {
+                if rev <= self.images.rev(symbol) {
+                    return; // a picture repeats what is held
+                }
+                for (number, value) in image.fields {
+                    self.images.replace(symbol, number, value, rev);
+                }
+                self.images.touch(symbol, rev, q, time, arrival_ns);
+            }
+            Body::Book { bids, asks } => {
+                // A level may have changed and changed back between two rows: all are as new as the row.
+                let (whose, revs) = (Some(symbol), vec![rev]);
+                let top = BookTop { symbol: whose, revs, q, time, arrival_ns, depth, bids, asks };
+                adopted.put_book(symbol, top, self.books.levels_max());
+            }
+            Body::Trade(trade) => self.log.append(event(What::Trade(trade))),
+            Body::Phase(phase) => self.log.append(event(What::Phase(phase))),
+            Body::Bar(bar) => {
+                let channel = bar.channel;
+                let open = OpenBar { symbol, channel, bar: Some(bar), rev, q, time, arrival_ns };
+                let next = OpenBar { bar: None, q: q + 1, ..open };
+                adopted.bars.insert((channel, symbol), if bar.is_final { next } else { open });
+                if bar.is_final {
+                    self.log.append(event(What::Bar(bar)));
+                }
+            }
+        }
+    }
+
+    fn adopt_gap(&mut self, symbol: Symbol, gap: &Gap) {
+        let (channel, from, rev, q) = (gap.channel, gap.from, gap.rev, gap.to);
+        if q <= self.log.topic(channel, symbol).q {
+            return; // it was told before, or is held
+        }
+        let known = Reason::ALL.iter().find(|reason| reason.label() == gap.reason);
+        let reason = known.copied().unwrap_or(Reason::UpstreamGap);
+        let what = What::Gap { channel, from, reason };
+        self.log.append(Event { rev, q, time: Time(0), arrival_ns: 0, symbol, what });
+    }
+
+    /// Symbols of an earlier run that this one does not have are known to be nothing.
+    fn mark_untold(&mut self) {
+        let untold = (0..self.images.len() as u32).map(Symbol::at);
+        let untold: Vec<Symbol> = untold.filter(|symbol| self.images.rev(*symbol) == 0).collect();
+        for symbol in untold {
+            self.images.replace(symbol, STATE, Some(State::Pending.decimal()), self.rev);
+            self.images.replace(symbol, PHASE, None, self.rev);
+            self.images.touch(symbol, self.rev, 0, Time(0), 0);
+        }
+    }
+}
