@@ -61,7 +61,7 @@ impl World {
             random,
             symbols,
             ingest,
-            history: History::new(SYMBOLS_MAX),
+            history: History::new(SYMBOLS_MAX, seed.is_multiple_of(2)),
             shards,
             edges: Vec::new(),
             clients: Vec::new(),
@@ -192,6 +192,9 @@ impl World {
         for _ in 0..self.random.usize(..burst) {
             let message = self.message();
             self.ingest.push(&message);
+            if self.history.is_fine {
+                self.ingest.with_hub(|hub| self.history.record(hub));
+            }
         }
         if self.clients.len() < 12 && self.random.u8(..8) == 0 {
             self.connect();
@@ -329,6 +332,7 @@ fn every_client_holds_what_it_was_promised() {
             "{seen:?}"
         );
         assert!(seen.silenced > 100, "{seen:?}");
+        assert!(seen.each > 10_000 && seen.lost > 100 && seen.met > 1_000, "{seen:?}");
         // Filters are met from both sides.
         assert!(seen.outs > 500 && seen.entered > 500 && seen.left_out > 100, "{seen:?}");
         assert!(

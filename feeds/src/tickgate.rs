@@ -340,7 +340,7 @@ impl Peer {
 
 /// A text member.
 fn text<'i>(of: &Value<'_, 'i>, key: &str) -> Result<&'i str, DecodeError> {
-    of.get(key).and_then(|value| value.into_string()).ok_or_else(|| wrong(key, "a string"))
+    of.get(key).and_then(ValueIntoString::into_string).ok_or_else(|| wrong(key, "a string"))
 }
 
 /// A whole number.

@@ -9,7 +9,8 @@ pub struct Limits {
     pub symbols_max: usize,
     /// Updates waiting between the feeds and the hub: 6 MiB, and 50 ms of a feed of a million a second.
     pub ingest_updates_max: usize,
-    /// Events (trades, status) the hub and each shard remember: a minute of a busy venue.
+    /// Events (trades, status, changes of images in mode `every`) the hub and each shard remember: a minute of a busy
+    /// venue.
     pub log_events_max: usize,
     /// Levels of all books together: two hundred books of 5,000 levels, or fifty thousand of twenty.
     pub book_levels_max: usize,
@@ -127,6 +128,8 @@ pub const LEVEL_TEXT_BYTES: usize = 40;
 pub const ANSWERS_AT_ONCE_MAX: usize = 256;
 /// What an answer over HTTP holds, in bytes, besides its topics: a part, and the names that it refuses.
 pub const ANSWER_BYTES: usize = 256 << 10;
+/// Values of one change of an image in the log, on average: most messages set two to four fields.
+pub const VALUES_PER_EVENT: usize = 4;
 /// The longest filter, in characters: a screen of one, and a URL still has room for topics.
 pub const FILTER_CHARS_MAX: usize = 512;
 /// Conditions, nots and parentheses of one filter: what one look at an image may cost.
@@ -164,7 +167,7 @@ impl Limits {
         const IMAGE: usize = 27 * 24 + 128; // a quote: 27 cells of value and revision, and its head
         const CHANGED: usize = 27 * 16 + 56; // in a cut: the values, and what stands before them
         const RHYTHM: usize = 80; // what is known of a symbol's rhythm, and its place in a queue
-        const EVENT: usize = 144;
+        const EVENT: usize = 144 + VALUES_PER_EVENT * 16;
         const LEVEL: usize = 64; // a price as rank and decimal, a size, and a tree's share
         const TOP_LEVEL: usize = 40; // price, size, revision
         const BAR: usize = 256;

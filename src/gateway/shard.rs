@@ -24,6 +24,7 @@ use crate::base::reason::Reason;
 use crate::flow::conflation::Rev;
 use crate::flow::conflation::cut::{Cut, Node};
 use crate::flow::conflation::replica::Replica;
+use crate::flow::conflation::wants::Want;
 use crate::flow::dispatch::streams::{SessionKey, StreamKey, Streams};
 use crate::flow::frame::answer::Answer;
 use crate::flow::frame::batch::Batch;
@@ -390,6 +391,9 @@ impl<I: Io> Shard<I> {
     fn meet_node(&mut self, before: &Node) {
         let node = Arc::clone(&self.encoder.replica.node);
         if node.run != before.run {
+            for Want { channel, symbol, .. } in self.streams.all_wants() {
+                self.encoder.replica.want(channel, symbol);
+            }
             for (session, place) in self.streams.begin_run(self.encoder.replica.rev) {
                 self.encoder.judge(self.streams.get_mut(place.stream), false);
                 self.queue_debt(session, place);
@@ -413,12 +417,15 @@ impl<I: Io> Shard<I> {
     fn pull_once(&mut self) -> Arc<Cut> {
         let wants = self.streams.take_changed_wants();
         let cut = self.ingest.pull(self.encoder.replica.node.run, self.encoder.replica.rev, &wants);
-        for (want, _) in wants {
-            if !self.streams.wants(want.channel, want.symbol) {
-                self.encoder.replica.forget(want.channel, want.symbol);
+        let replica = &mut self.encoder.replica;
+        replica.apply(&cut, |channel, symbol| self.streams.wants(channel, symbol));
+        for (Want { channel, symbol, .. }, _) in wants {
+            if self.streams.wants(channel, symbol) {
+                replica.want(channel, symbol);
+            } else {
+                replica.forget(channel, symbol);
             }
         }
-        self.encoder.replica.apply(&cut, |channel, symbol| self.streams.wants(channel, symbol));
         // Ticks that came together stand together: newest first, as the hub took them.
         for together in cut.changed.chunk_by(|one, other| one.arrival_ns == other.arrival_ns) {
             let (arrival_ns, ticks) = (together[0].arrival_ns, together.len() as u64);
@@ -428,11 +435,13 @@ impl<I: Io> Shard<I> {
         }
         if self.streams.any_open() {
             let symbols = cut.changed.iter().map(|changed| changed.symbol);
-            let symbols = symbols.chain(cut.events.iter().map(|event| event.symbol));
             let symbols = symbols.chain(cut.books.iter().filter_map(|book| book.symbol));
             let symbols = symbols.chain(cut.bars.iter().map(|bar| bar.symbol));
             for symbol in symbols {
-                self.streams.mark(symbol);
+                self.streams.mark(symbol, false);
+            }
+            for event in &cut.events {
+                self.streams.mark(event.symbol, event.is_apart());
             }
         }
         cut

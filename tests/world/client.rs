@@ -46,6 +46,10 @@ pub struct Seen {
     pub behind: u64,
     /// Connections of edges to their upstreams.
     pub links: u64,
+    /// Changes of images given one by one, images whose changes were lost, trades given after the quote that they met.
+    pub each: u64,
+    pub lost: u64,
+    pub met: u64,
 }
 
 impl Seen {
@@ -70,6 +74,9 @@ impl Seen {
         self.silenced += other.silenced;
         self.behind += other.behind;
         self.links += other.links;
+        self.each += other.each;
+        self.lost += other.lost;
+        self.met += other.met;
     }
 }
 
@@ -106,7 +113,7 @@ struct Stream {
     /// It goes on from a cursor: events that it has already may come again.
     resumed: bool,
     joining: bool,
-    every: bool,
+    mode: String,
     filter: Option<&'static Reference>,
     slot_ns: Option<u64>,
     fields: Option<Vec<String>>,
@@ -115,6 +122,11 @@ struct Stream {
     snapshot_done: bool,
     /// Image rows by symbol: revision and fields.
     rows: BTreeMap<String, (u64, Fields)>,
+    /// Of images: the last number, and the revision of the last whole row.
+    image_q: BTreeMap<String, u64>,
+    whole_rev: BTreeMap<String, u64>,
+    /// Images that may come whole in this frame, where each change is given.
+    may_be_whole: Vec<String>,
     books: BTreeMap<String, (u64, Fields)>,
     /// Event topics: the last number known.
     q: BTreeMap<String, u64>,
@@ -156,6 +168,14 @@ struct Batch {
     #[serde(default)]
     added: Vec<String>,
     digest: Option<u32>,
+}
+
+impl Batch {
+    /// The symbols of its rows.
+    fn names(&self) -> Vec<String> {
+        let names = self.rows.iter().filter_map(|row| row.get("symbol"));
+        names.map(|name| name.get().trim_matches('"').to_owned()).collect()
+    }
 }
 
 #[derive(Debug, serde::Deserialize)]
@@ -404,15 +424,25 @@ impl Client {
         if self.steady && !joins {
             assert!(batch.prev.is_none_or(|prev| batch.seq <= prev + 1), "who reads at once is never merged");
         }
-        if let (Some(slot_ns), false) = (stream.slot_ns, batch.snapshot || batch.more || joins) {
+        // Trades do not wait for a slot in this mode.
+        let apart = stream.mode == "trade_safe"
+            && (!batch.gaps.is_empty() || batch.rows.iter().any(|row| row.contains_key("channel")));
+        if let (Some(slot_ns), false) = (stream.slot_ns, batch.snapshot || batch.more || joins || apart) {
             // One frame at most per slot, wherever the slots begin.
             let first_us = *stream.first_us.get_or_insert(batch.ts_us);
             stream.slots_used += 1;
             let slots = (batch.ts_us - first_us) * 1_000 / slot_ns;
             assert!(stream.slots_used <= slots + 2, "{} frames in {slots} slots", stream.slots_used);
         }
+        stream.may_be_whole = if batch.snapshot { batch.names() } else { batch.added.clone() };
         for gap in &batch.gaps {
             self.seen.gaps += 1;
+            if !gap.topic.contains(':') {
+                self.seen.lost += 1;
+                assert!(stream.mode != "conflate" && gap.from.is_none(), "{gap:?}");
+                stream.may_be_whole.push(gap.topic.clone());
+                continue;
+            }
             // Of a topic that came while we watched, the first number seen begins the count.
             let held = stream.q.get(&gap.topic).copied();
             let joins = held.is_none_or(|held| {
@@ -440,7 +470,7 @@ impl Client {
         for stream in self.streams.values() {
             assert!(stream.snapshot_done, "a picture under way after the market stood still");
             stream.check_promise(u64::MAX, history, symbols);
-            for (topic, q) in stream.q.iter().filter(|_| stream.every) {
+            for (topic, q) in stream.q.iter().filter(|_| stream.all_trades()) {
                 if let Some(name) = topic.strip_prefix("trade:") {
                     let symbol = symbols.find(name).expect("listed");
                     let end = history.trades[symbol.index()].len() as u64;
@@ -464,7 +494,7 @@ impl Stream {
         Self {
             sub: message["sub"].as_str().expect("a sub").to_owned(),
             wish: message["wish"].as_str().expect("a wish").to_owned(),
-            every: message["mode"] == "every",
+            mode: message["mode"].as_str().expect("a mode").to_owned(),
             filter,
             slot_ns: message["rate"].as_f64().map(|rate| (1e9 / rate) as u64),
             fields: strings(&message["fields"]),
@@ -475,7 +505,9 @@ impl Stream {
 
     /// Takes over what an earlier stream held: the first frame goes on from the answer.
     fn goes_on(&mut self, had: Self, message: &Value) {
+        let same = had.all_trades() == self.all_trades();
         (self.rows, self.books, self.rev) = (had.rows, had.books, had.rev);
+        (self.image_q, self.whole_rev) = (had.image_q, had.whole_rev);
         (self.seq, self.snapshot_done, self.joining) = (message["seq"].as_u64(), true, true);
         for topic in message["removed"].as_array().into_iter().flatten() {
             let topic = topic.as_str().expect("a topic");
@@ -488,9 +520,13 @@ impl Stream {
                 held.retain(|key, _| !any || fields.contains(key));
             }
         }
-        for (topic, q) in had.q.into_iter().filter(|_| had.every == self.every) {
+        for (topic, q) in had.q.into_iter().filter(|_| same) {
             self.q.entry(topic).and_modify(|now| *now = (*now).max(q));
         }
+    }
+
+    fn all_trades(&self) -> bool {
+        self.mode == "every" || self.mode == "trade_safe"
     }
 
     /// The digest by `docs/protocol.md`, of what is held.
@@ -557,11 +593,14 @@ impl Stream {
                     "{name}: a trade at {price}"
                 );
                 let held = self.q.get(&topic).copied().unwrap_or(q - 1);
-                if self.every && q > held + 1 && self.left_out(&topic, held + 1..q, history, symbols) {
+                if self.mode == "trade_safe" && q > held {
+                    self.meets(&name, rev, history, symbols, seen);
+                }
+                if self.all_trades() && q > held + 1 && self.left_out(&topic, held + 1..q, history, symbols) {
                     seen.left_out += q - held - 1;
                     self.q.insert(topic.clone(), q - 1);
                 }
-                if self.every {
+                if self.all_trades() {
                     self.next_event(topic, q);
                 } else {
                     let held = self.q.insert(topic, q);
@@ -593,10 +632,23 @@ impl Stream {
                 let fields = row.iter().filter(|(key, _)| !KEYS.contains(&key.as_str()));
                 let fields = fields.map(|(key, value)| (key.clone(), value.get().to_owned()));
                 let symbol = symbols.find(&name).expect("listed");
-                let image = history.exactly(symbol, rev).expect("a rev at which a cut was made");
-                if let Some(filter) = self.filter {
-                    assert!(filter.takes(image), "{name} at {rev}: {image:?}");
-                    seen.entered += u64::from(self.snapshot_done && !self.rows.contains_key(&name));
+                let is_full = row.contains_key("full");
+                let held_rev = self.rows.get(&name).map_or(0, |(rev, _)| *rev);
+                if self.resumed && rev <= held_rev {
+                    return; // a repeat
+                }
+                if self.mode == "every" {
+                    self.next_change(&name, q, is_full, seen);
+                }
+                self.image_q.insert(name.clone(), q);
+                if is_full {
+                    self.whole_rev.insert(name.clone(), rev);
+                }
+                let image = history.exactly(symbol, rev);
+                let image =
+                    if self.mode == "conflate" { image.expect("a rev of a cut").into() } else { image };
+                if let Some((filter, image)) = self.filter.zip(image) {
+                    self.let_through(filter, image, &name, rev, seen);
                 }
                 let held = self.rows.entry(name.clone()).or_default();
                 assert!(row.contains_key("full") || held.0 > 0, "{name}: the first row is whole");
@@ -607,8 +659,46 @@ impl Stream {
                 held.0 = rev;
                 held.1.extend(fields);
                 // Each selected field equals the image at its row's rev.
-                self.agrees(&name, image);
+                if let Some(image) = image {
+                    self.agrees(&name, image);
+                }
             }
+        }
+    }
+
+    fn let_through(&self, filter: &Reference, image: &Fields, name: &str, rev: u64, seen: &mut Seen) {
+        assert!(filter.takes(image), "{name} at {rev}: {image:?}");
+        seen.entered += u64::from(self.snapshot_done && !self.rows.contains_key(name));
+    }
+
+    /// Where each change is given: the next number, or the same again when only the state changed.
+    fn next_change(&self, name: &str, q: u64, is_full: bool, seen: &mut Seen) {
+        let Some(held) = self.image_q.get(name).filter(|_| self.rows.contains_key(name)) else { return };
+        if is_full {
+            assert!(self.may_be_whole.iter().any(|may| may == name), "{name}: whole, and nothing was lost");
+            return;
+        }
+        seen.each += 1;
+        let next = q == held + 1 || q == *held || self.fields.is_some() && q > *held;
+        assert!(next, "{name}: change {q} after {held}");
+    }
+
+    /// A trade meets the quote that was in force; only a whole row may be newer than that.
+    fn meets(&self, name: &str, rev: u64, history: &History, symbols: &Symbols, seen: &mut Seen) {
+        let Some((held, fields)) = self.rows.get(name) else { return };
+        if *held > rev {
+            assert_eq!(
+                self.whole_rev.get(name),
+                Some(held),
+                "{name}: a quote of {held} before a trade of {rev}"
+            );
+            return;
+        }
+        let symbol = symbols.find(name).expect("listed");
+        let image = history.at(symbol, rev).expect("an image");
+        if let Some(bid) = fields.get("bid").filter(|_| history.is_fine) {
+            seen.met += 1;
+            assert_eq!(*bid, image["bid"], "{name}: bid met by the trade of {rev}, held {held}");
         }
     }
 
@@ -635,6 +725,9 @@ impl Stream {
         for (name, (rev, held)) in &self.rows {
             let symbol = symbols.find(name).expect("listed");
             let image = history.at(symbol, promised.max(*rev)).expect("an image");
+            if *rev > promised && history.exactly(symbol, *rev).is_none() {
+                continue; // between two pages of the history
+            }
             match self.filter {
                 // Of what may be held back only the state is promised.
                 Some(filter) if filter.waits => assert_eq!(held["state"], image["state"], "{name}"),
@@ -668,7 +761,8 @@ impl Stream {
 fn update(random: &mut Rng) -> Value {
     let topic = TOPICS[random.usize(..TOPICS.len())];
     let mut command = serde_json::json!({ "action": "update" });
-    match random.u8(..8) {
+    match random.u8(..9) {
+        8 => command["mode"] = ["conflate", "every", "trade_safe"][random.usize(..3)].into(),
         6 => command["filter"] = FILTERS[random.usize(..FILTERS.len())].text.into(),
         7 => command["filter"] = Value::Null,
         0 => command["add"] = serde_json::json!([topic]),
@@ -696,9 +790,8 @@ fn subscribe(random: &mut Rng) -> Value {
     if random.bool() {
         command["rate"] = RATES[random.usize(..RATES.len())].into();
     }
-    if random.bool() {
-        command["mode"] = "every".into();
-    }
+    let mode = ["conflate", "every", "trade_safe"][random.usize(..3)];
+    command["mode"] = mode.into();
     if random.u8(..3) == 0 {
         command["fields"] = serde_json::json!(["last", "bid"]);
     }
@@ -709,7 +802,8 @@ fn subscribe(random: &mut Rng) -> Value {
         command["digest"] = random.u32(1..4).into();
     }
     if random.u8(..3) == 0 {
-        let filter = &FILTERS[random.usize(..FILTERS.len())];
+        let of_images = mode == "conflate" || random.u8(..10) == 0;
+        let filter = &FILTERS[if of_images { random.usize(..FILTERS.len()) } else { FILTERS.len() - 1 }];
         command["filter"] = filter.text.into();
         if filter.waits {
             command["digest"] = 0.into(); // what is held back cannot be told in one number

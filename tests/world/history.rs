@@ -13,13 +13,15 @@ pub type Fields = BTreeMap<String, String>;
 pub struct History {
     images: Vec<BTreeMap<u64, Fields>>,
     pub rev: u64,
+    /// There is a page for every message.
+    pub is_fine: bool,
     /// The prices of all trades of each symbol, those that were lost on the way included.
     pub trades: Vec<Vec<u32>>,
 }
 
 impl History {
-    pub fn new(symbols_max: usize) -> Self {
-        Self { images: Vec::new(), rev: 0, trades: vec![Vec::new(); symbols_max] }
+    pub fn new(symbols_max: usize, is_fine: bool) -> Self {
+        Self { images: Vec::new(), rev: 0, is_fine, trades: vec![Vec::new(); symbols_max] }
     }
 
     pub fn record(&mut self, hub: &mut Hub) {

@@ -4,7 +4,7 @@
 
 use rust_decimal::Decimal;
 use simd_json::prelude::{TypedScalarValue, ValueAsScalar, ValueIntoString};
-use simd_json::tape::Value;
+use simd_json::tape::{Array, Value};
 
 use super::{Item, Told, flag, number, text, wrong};
 use crate::feed::DecodeError;
@@ -45,10 +45,12 @@ pub enum Body {
     Bar(Bar),
 }
 
-/// Fields of an image: the number of each and its value, `None` for an empty one.
+/// Fields of an image.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Image {
-    /// Those that the row names, in its order.
+    /// It is the state, and not a change of it: what came between it and the row before is not told.
+    pub is_full: bool,
+    /// The number of each field that the row names, and its value; `None` for an empty one.
     pub fields: Vec<(u8, Option<Decimal>)>,
 }
 
@@ -74,7 +76,8 @@ impl Row {
         match &self.body {
             Body::Trade(_) | Body::Phase(_) => true,
             Body::Bar(bar) => bar.is_final,
-            Body::Image(_) | Body::Book { .. } => false,
+            Body::Image(image) => !image.is_full,
+            Body::Book { .. } => false,
         }
     }
 }
@@ -83,7 +86,7 @@ impl Row {
 /// revision `rev`.
 pub(super) fn begin(told: &mut Told, answer: &Value<'_, '_>, rev: u64) -> Result<(), DecodeError> {
     let numbers = answer.get("q").and_then(|q| q.as_object()).ok_or_else(|| wrong("q", "an object"))?;
-    for (topic, q) in numbers.iter() {
+    for (topic, q) in &numbers {
         let to = q.as_u64().ok_or_else(|| wrong(topic, "a whole number from 0 up"))?;
         if to > 0 {
             let (channel, name) = event_topic(topic)?;
@@ -96,15 +99,19 @@ pub(super) fn begin(told: &mut Told, answer: &Value<'_, '_>, rev: u64) -> Result
 
 /// Appends what a batch tells; returns the newest revision of its rows.
 pub(super) fn read(told: &mut Told, batch: &Value<'_, '_>) -> Result<u64, DecodeError> {
-    for gap in batch.get("gaps").and_then(|gaps| gaps.as_array()).iter().flat_map(|gaps| gaps.iter()) {
-        let (channel, name) = event_topic(text(&gap, "topic")?)?;
+    for gap in batch.get("gaps").and_then(|gaps| gaps.as_array()).iter().flat_map(Array::iter) {
+        let topic = text(&gap, "topic")?;
+        if !topic.contains(':') {
+            continue; // of an image, which comes whole instead
+        }
+        let (channel, name) = event_topic(topic)?;
         let (from, to) = (gap.get("from").and_then(|from| from.as_u64()), number(&gap, "to")?);
         let reason = text(&gap, "reason")?.to_owned();
         told.items.push(Item::Gap(Gap { name, channel, from, to, reason, rev: 0 }));
     }
     let rows = batch.get("rows").and_then(|rows| rows.as_array()).ok_or_else(|| wrong("rows", "a list"))?;
     let mut newest = 0;
-    for row in rows.iter() {
+    for row in &rows {
         if let Some(row) = read_row(told, &row)? {
             newest = newest.max(row.rev);
             told.items.push(Item::Row(row));
@@ -162,9 +169,9 @@ fn read_row(told: &mut Told, row: &Value<'_, '_>) -> Result<Option<Row>, DecodeE
 }
 
 fn image(channel: Channel, row: &Value<'_, '_>) -> Result<Image, DecodeError> {
-    let mut image = Image::default();
+    let mut image = Image { is_full: flag(row, "full"), fields: Vec::new() };
     let members = row.as_object().ok_or_else(|| wrong("rows", "objects"))?;
-    for (key, value) in members.iter() {
+    for (key, value) in &members {
         let Some(number) = channel.fields().iter().position(|field| field.name == key) else { continue };
         let value =
             if value.is_null() { None } else { Some(field(channel.fields()[number].kind, key, &value)?) };
@@ -197,7 +204,7 @@ fn decimal(row: &Value<'_, '_>, key: &str) -> Result<Decimal, DecodeError> {
 fn levels(row: &Value<'_, '_>, key: &str) -> Result<Vec<(Decimal, Decimal)>, DecodeError> {
     let side = row.get(key).and_then(|side| side.as_array()).ok_or_else(|| wrong(key, "a list"))?;
     let part = |level: &Value<'_, '_>, at| {
-        let text = level.get_idx(at).and_then(|part| part.into_string());
+        let text = level.get_idx(at).and_then(ValueIntoString::into_string);
         text.ok_or_else(|| wrong(key, "pairs of strings")).and_then(|text| exact(key, text))
     };
     side.iter().map(|level| Ok((part(&level, 0)?, part(&level, 1)?))).collect()
@@ -205,7 +212,7 @@ fn levels(row: &Value<'_, '_>, key: &str) -> Result<Vec<(Decimal, Decimal)>, Dec
 
 fn trade(row: &Value<'_, '_>) -> Result<Trade, DecodeError> {
     let count = |key| row.get(key).and_then(|number| number.as_u64()).unwrap_or(0);
-    let side = match row.get("side").and_then(|side| side.into_string()) {
+    let side = match row.get("side").and_then(ValueIntoString::into_string) {
         Some("buy") => Some(Side::Buy),
         Some("sell") => Some(Side::Sell),
         _ => None,

@@ -58,8 +58,10 @@ pub struct Cut {
     pub changed: Vec<Changed>,
     /// The changed fields' values, image by image, in the order of their numbers. Absent ones have none.
     pub values: Vec<Decimal>,
-    /// Events, oldest first.
+    /// Events, oldest first. Values of images' changes are counted from the first in [`Cut::event_values`].
     pub events: Vec<Event>,
+    /// The events' values, event by event.
+    pub event_values: Vec<Decimal>,
     /// Events that the log no longer had.
     pub lost: Vec<Lost>,
     /// Books that changed or that the asker wants deeper.

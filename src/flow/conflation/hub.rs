@@ -45,6 +45,8 @@ pub struct Stats {
 #[derive(Clone, Copy, Debug)]
 struct Standing {
     feed: FeedId,
+    /// Somebody wants each change of the image.
+    is_kept: bool,
     has_data: bool,
     halted: bool,
     phase_closed: bool,
@@ -136,6 +138,7 @@ impl Hub {
             if self.apply_one(update, rev) {
                 self.rev = rev;
                 self.stats.changes += 1;
+                self.keep_change(update.symbol, rev);
                 self.log_finals(update.time, update.arrival_ns); // a venue's own final bar
             } else {
                 self.stats.repeats += 1;
@@ -154,6 +157,7 @@ impl Hub {
             self.rhythm.list();
             self.standings.push(Standing {
                 feed: listing.feed,
+                is_kept: false,
                 has_data: false,
                 halted: false,
                 phase_closed: false,
@@ -203,6 +207,14 @@ impl Hub {
             self.rev = rev;
             let head = *self.images.head(symbol);
             self.images.touch(symbol, rev, head.q, head.time, 0);
+            self.keep_change(symbol, rev);
+        }
+    }
+
+    /// Logs how the image changed at `rev`, if it did and somebody wants each change.
+    fn keep_change(&mut self, symbol: Symbol, rev: Rev) {
+        if self.standings[symbol.index()].is_kept && self.images.rev(symbol) == rev {
+            self.log.append_image(&self.images, symbol);
         }
     }
 
@@ -218,7 +230,7 @@ impl Hub {
         if self.adopted.is_some() {
             return self.want_adopted(want, on);
         }
-        let Some(standing) = self.standings.get(symbol.index()) else { return };
+        let Some(standing) = self.standings.get_mut(symbol.index()) else { return };
         if on {
             self.wants.add(want);
         } else {
@@ -227,7 +239,14 @@ impl Hub {
         // A revision of its own, so that the asker's next cut holds it although the market has not moved.
         self.rev += 1;
         let depth = self.wants.deepest(channel, symbol);
-        if channel == Channel::Book {
+        if !channel.fields().is_empty() {
+            standing.is_kept = depth.is_some();
+            if standing.is_kept {
+                self.log.keep(channel, symbol, self.images.head(symbol).q, self.rev);
+            } else {
+                self.log.drop(channel, symbol);
+            }
+        } else if channel == Channel::Book {
             self.books.want(symbol, depth, self.rev);
         } else if depth.is_some() {
             let next_q = self.log.topic(channel, symbol).q + 1;
@@ -297,7 +316,11 @@ impl Hub {
                 values_at,
             });
         }
-        cut.events.extend(self.log.since(since).copied());
+        for event in self.log.since(since) {
+            let values_from = cut.event_values.len() as u64;
+            cut.event_values.extend(self.log.values(event));
+            cut.events.push(event.with_values_at(values_from));
+        }
         cut.lost = self.log.lost_since(since);
         if let Some(adopted) = &mut self.adopted {
             adopted.changed_since(since, &self.wants, &mut cut);

@@ -1,13 +1,17 @@
-//! The ordered log of events (trades, changes of phase, gaps), with a chain per topic.
+//! The ordered log of events (trades, changes of phase, gaps, changes of images that somebody wants one by one), with a
+//! chain per topic.
 //!
-//! Bound kept here: `log_events_max` events, oldest out first. What fell out is remembered per topic as two numbers, so
-//! whoever still needed it is told exactly which numbers are missing.
+//! Bound kept here: `log_events_max` events with at most `VALUES_PER_EVENT` values each on average, oldest out first. What
+//! fell out is remembered per topic as two numbers, so whoever still needed it is told exactly which numbers are missing.
 
 use std::collections::{BTreeMap, VecDeque};
 
+use rust_decimal::Decimal;
 use tickgate_feeds::market::{Bar, Channel, Phase, Symbol, Time, Trade};
 
 use super::Rev;
+use super::images::Images;
+use crate::base::limits::VALUES_PER_EVENT;
 use crate::base::reason::Reason;
 
 /// One event of one topic.
@@ -36,6 +40,17 @@ pub enum What {
     Bar(Bar),
     /// The phase is now this one.
     Phase(Phase),
+    /// An image changed.
+    Image {
+        /// Quote or index.
+        channel: Channel,
+        /// The fields that changed.
+        mask: u32,
+        /// Those of them that have a value now: [`Log::values`] has these, in the order of their numbers.
+        present: u32,
+        /// Position of the first value, counted from the first ever.
+        values_at: u64,
+    },
     /// The numbers `from` to the event's `q` of this topic are lost.
     Gap {
         /// The topic's channel.
@@ -59,8 +74,26 @@ impl Event {
             What::Trade(_) => Channel::Trade,
             What::Bar(bar) => bar.channel,
             What::Phase(_) => Channel::Status,
-            What::Gap { channel, .. } => channel,
+            What::Image { channel, .. } | What::Gap { channel, .. } => channel,
         }
+    }
+
+    /// Whether it is something of its own, and not a change of an image, which is told by the image too.
+    pub fn is_apart(&self) -> bool {
+        !matches!(self.what, What::Image { .. })
+    }
+
+    /// The same, with its values at this position.
+    pub fn with_values_at(mut self, position: u64) -> Self {
+        if let What::Image { values_at, .. } = &mut self.what {
+            *values_at = position;
+        }
+        self
+    }
+
+    /// How many values belong to it.
+    fn values(&self) -> usize {
+        if let What::Image { present, .. } = self.what { present.count_ones() as usize } else { 0 }
     }
 }
 
@@ -87,7 +120,7 @@ impl Topic {
     }
 }
 
-const NO_BARS: Topic = Topic { q: 0, rev: 0, gone_q: 0, gone_rev: 0, newest: 0 };
+const NOTHING: Topic = Topic { q: 0, rev: 0, gone_q: 0, gone_rev: 0, newest: 0 };
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -102,12 +135,18 @@ pub struct Log {
     entries: VecDeque<Entry>,
     /// Position of the oldest entry.
     first: u64,
+    /// The values of the images' changes.
+    values: VecDeque<Decimal>,
+    /// Position of the oldest value.
+    first_value: u64,
     trades: Vec<Topic>,
     statuses: Vec<Topic>,
-    /// Only those that have had a bar.
-    bars: BTreeMap<(Channel, Symbol), Topic>,
+    /// Bars of those that have had one, and images of those whose changes are kept.
+    others: BTreeMap<(Channel, Symbol), Topic>,
     /// Revision of the last event that fell out or never came.
     gone_rev: Rev,
+    /// Revision of the last change of an image that fell out or never came.
+    image_gone_rev: Rev,
     events_max: usize,
 }
 
@@ -117,10 +156,13 @@ impl Log {
         Self {
             entries: VecDeque::new(),
             first: 0,
+            values: VecDeque::new(),
+            first_value: 0,
             trades: Vec::new(),
             statuses: Vec::new(),
-            bars: BTreeMap::new(),
+            others: BTreeMap::new(),
             gone_rev: 0,
+            image_gone_rev: 0,
             events_max,
         }
     }
@@ -141,7 +183,7 @@ impl Log {
         match channel {
             Channel::Trade => &self.trades[symbol.index()],
             Channel::Status => &self.statuses[symbol.index()],
-            bars => self.bars.get(&(bars, symbol)).unwrap_or(&NO_BARS),
+            other => self.others.get(&(other, symbol)).unwrap_or(&NOTHING),
         }
     }
 
@@ -149,37 +191,119 @@ impl Log {
         match channel {
             Channel::Trade => &mut self.trades[symbol.index()],
             Channel::Status => &mut self.statuses[symbol.index()],
-            bars => self.bars.entry((bars, symbol)).or_default(),
+            other => self.others.entry((other, symbol)).or_default(),
         }
+    }
+
+    /// From now on the changes of this image are kept: those up to `rev` and `q` are not.
+    pub fn keep(&mut self, channel: Channel, symbol: Symbol, q: u64, rev: Rev) {
+        let topic = Topic { q, rev, gone_q: q, gone_rev: rev, newest: 0 };
+        if !self.keeps(channel, symbol) {
+            self.others.insert((channel, symbol), topic);
+            self.image_gone_rev = self.image_gone_rev.max(rev);
+        }
+    }
+
+    /// Keeps the changes of this image no longer.
+    pub fn drop(&mut self, channel: Channel, symbol: Symbol) {
+        self.others.remove(&(channel, symbol));
+    }
+
+    /// Whether changes of this image are kept.
+    pub fn keeps(&self, channel: Channel, symbol: Symbol) -> bool {
+        self.others.contains_key(&(channel, symbol))
+    }
+
+    /// The revision of the last change of any image that fell out: whoever holds more has lost none.
+    pub fn image_gone_rev(&self) -> Rev {
+        self.image_gone_rev
     }
 
     /// Appends an event; revisions never fall.
     pub fn append(&mut self, event: Event) {
+        self.append_with(event, &[]);
+    }
+
+    /// Appends how an image changed at `rev`, its newest.
+    pub fn append_image(&mut self, images: &Images, symbol: Symbol) {
+        let (rev, head) = (images.rev(symbol), images.head(symbol));
+        let mask = images.mask_since(symbol, rev - 1);
+        let present = mask & head.present;
+        let mut values = [Decimal::ZERO; 32];
+        let mut len = 0;
+        for (number, cell) in images.cells(symbol).iter().enumerate() {
+            if present >> number & 1 == 1 {
+                values[len] = cell.value;
+                len += 1;
+            }
+        }
+        let what = What::Image { channel: head.channel, mask, present, values_at: 0 };
+        let event = Event { rev, q: head.q, time: head.time, arrival_ns: head.arrival_ns, symbol, what };
+        self.append_with(event, &values[..len]);
+    }
+
+    /// Appends an event with its values.
+    pub fn append_with(&mut self, event: Event, values: &[Decimal]) {
         debug_assert!(self.entries.back().is_none_or(|last| last.event.rev <= event.rev));
-        if self.entries.len() == self.events_max {
+        let values_max = self.events_max * VALUES_PER_EVENT;
+        while self.entries.len() == self.events_max || self.values.len() + values.len() > values_max {
+            if self.entries.is_empty() {
+                break; // one event has room always
+            }
             self.forget_oldest();
         }
         let position = self.first + self.entries.len() as u64 + 1;
         let topic = self.topic_mut(event.channel(), event.symbol);
         let older = std::mem::replace(&mut topic.newest, position);
         (topic.q, topic.rev) = (event.q, event.rev);
+        let event = event.with_values_at(self.first_value + self.values.len() as u64);
+        self.values.extend(values);
         self.entries.push_back(Entry { event, older });
     }
 
     fn forget_oldest(&mut self) {
-        if let Some(Entry { event, .. }) = self.entries.pop_front() {
-            self.first += 1;
-            self.gone_rev = event.rev;
-            let topic = self.topic_mut(event.channel(), event.symbol);
+        let Some(Entry { event, .. }) = self.entries.pop_front() else { return };
+        self.first += 1;
+        self.gone_rev = event.rev;
+        let is_image = matches!(event.what, What::Image { .. });
+        if is_image {
+            self.values.drain(..event.values());
+            self.first_value += event.values() as u64;
+            self.image_gone_rev = self.image_gone_rev.max(event.rev);
+            if !self.keeps(event.channel(), event.symbol) {
+                return;
+            }
+        }
+        let topic = self.topic_mut(event.channel(), event.symbol);
+        // An image whose changes were not kept for a while knows better.
+        if event.rev > topic.gone_rev {
             (topic.gone_q, topic.gone_rev) = (event.q, event.rev);
         }
     }
 
-    /// Appends what the source of this log had lost already, each as a gap in its topic.
+    /// The values of an image's change, in the order of its fields' numbers.
+    pub fn values(&self, event: &Event) -> impl Iterator<Item = Decimal> + '_ {
+        let at = match event.what {
+            What::Image { values_at, .. } => (values_at - self.first_value) as usize,
+            _ => 0,
+        };
+        self.values.range(at..at + event.values()).copied()
+    }
+
+    /// Appends what the source of this log had lost already: of an image, from which revision on it is kept, of the
+    /// others each as a gap in its topic.
     pub fn lose(&mut self, lost: &[Lost]) {
         let mut lost = lost.to_vec();
         lost.sort_unstable_by_key(|lost| lost.rev);
         for Lost { channel, symbol, q, rev } in lost {
+            if !channel.fields().is_empty() {
+                if let Some(topic) = self.others.get_mut(&(channel, symbol)) {
+                    (topic.gone_q, topic.gone_rev) = (q, rev);
+                    self.image_gone_rev = self.image_gone_rev.max(rev);
+                    self.gone_rev = self.gone_rev.max(rev);
+                }
+                continue;
+            }
             let from = self.topic(channel, symbol).q + 1;
             let what = What::Gap { channel, from: Some(from), reason: Reason::LogOverrun };
             self.append(Event { rev, q, time: Time(0), arrival_ns: 0, symbol, what });
@@ -224,8 +348,8 @@ impl Log {
         };
         let mut lost = of(Channel::Trade, &self.trades);
         lost.extend(of(Channel::Status, &self.statuses));
-        let bars = self.bars.iter().filter(|(_, topic)| topic.gone_rev > since);
-        lost.extend(bars.map(|(&(channel, symbol), t)| Lost {
+        let others = self.others.iter().filter(|(_, topic)| topic.gone_rev > since);
+        lost.extend(others.map(|(&(channel, symbol), t)| Lost {
             channel,
             symbol,
             q: t.gone_q,

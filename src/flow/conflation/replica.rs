@@ -12,7 +12,7 @@ use super::Rev;
 use super::bars::OpenBar;
 use super::cut::{BookTop, Cut, Node};
 use super::images::Images;
-use super::log::Log;
+use super::log::{Log, What};
 
 /// The copy.
 #[derive(Debug)]
@@ -89,7 +89,14 @@ impl Replica {
         }
         self.log.lose(&cut.lost);
         for event in &cut.events {
-            self.log.append(*event);
+            match event.what {
+                What::Image { channel, .. } if !self.log.keeps(channel, event.symbol) => {}
+                What::Image { present, values_at, .. } => {
+                    let values = &cut.event_values[values_at as usize..][..present.count_ones() as usize];
+                    self.log.append_with(*event, values);
+                }
+                _ => self.log.append(*event),
+            }
         }
         for book in &cut.books {
             if let Some(symbol) = book.symbol.filter(|symbol| wanted(Channel::Book, *symbol)) {
@@ -102,12 +109,19 @@ impl Replica {
         self.rev = cut.rev;
     }
 
-    /// Forgets a book or bar that nobody here wants any more.
+    /// Somebody here begins to want something. Of an image every change from now on is kept.
+    pub fn want(&mut self, channel: Channel, symbol: Symbol) {
+        if !channel.fields().is_empty() && symbol.index() < self.len() {
+            self.log.keep(channel, symbol, self.images.head(symbol).q, self.rev);
+        }
+    }
+
+    /// Forgets what nobody here wants any more.
     pub fn forget(&mut self, channel: Channel, symbol: Symbol) {
-        if channel == Channel::Book {
-            self.books.remove(&symbol);
-        } else {
-            self.bars.remove(&(channel, symbol));
+        match channel {
+            Channel::Quote | Channel::Index => self.log.drop(channel, symbol),
+            Channel::Book => drop(self.books.remove(&symbol)),
+            _ => drop(self.bars.remove(&(channel, symbol))),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Who wants what is made only for those who ask: books cut to a depth, and bars.
+//! Who wants what is made only for those who ask: books cut to a depth, bars, and each change of an image.
 //!
 //! The hub counts shards here, a shard its streams. Bound kept here: one number per wanted topic and depth.
 
@@ -9,11 +9,11 @@ use tickgate_feeds::market::{Channel, Symbol};
 /// Something that is made on demand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Want {
-    /// Book or bars.
+    /// Book, bars or image.
     pub channel: Channel,
     /// Whose.
     pub symbol: Symbol,
-    /// Levels of a side of a book; 0 for bars.
+    /// Levels of a side of a book; 0 for the others.
     pub depth: u16,
 }
 
@@ -40,6 +40,11 @@ impl Wants {
             self.counts.remove(&want);
         }
         last
+    }
+
+    /// Everything that is wanted.
+    pub fn all(&self) -> Vec<Want> {
+        self.counts.keys().copied().collect()
     }
 
     /// The greatest depth that anybody wants of a topic; `None` when nobody wants it.

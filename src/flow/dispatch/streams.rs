@@ -25,14 +25,8 @@ pub type StreamKey = u32;
 /// A client, as the shard numbers them.
 pub type SessionKey = u32;
 
-/// Topics of which a client holds nothing yet, although it holds others.
-#[derive(Debug, PartialEq, Eq)]
-pub struct News {
-    /// Sorted.
-    pub topics: Vec<Topic>,
-    /// Of event topics it gets what came after this.
-    pub events_from: Rev,
-}
+/// Images that were given whole, each with the revision it had: changes up to that are not given again.
+pub type Wholes = Vec<(Topic, Rev)>;
 
 /// What a client beside its stream holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,9 +37,13 @@ pub struct Debt {
     pub told: Rev,
     /// Events: the same. They are given in order, so a payment may stop between two.
     pub events: Rev,
+    /// Images of which each change is given, and which were given whole in a state newer than `events`; sorted.
+    pub wholes: Wholes,
     /// The last `seq` given; `None` before the first frame.
     pub seq: Option<u64>,
-    /// How much of the selection the payment under way has covered; 0 when none is under way.
+    /// The last frame given said `more`.
+    pub under_way: bool,
+    /// How much of the selection the payment under way has covered.
     pub cursor: u32,
     /// What the client will hold when the payment under way is complete.
     pub target: Rev,
@@ -57,8 +55,9 @@ pub struct Debt {
     pub served_until_ns: u64,
     /// It stands among the debtors that can be paid now.
     pub queued: bool,
-    /// What it has asked for since, or what came while it was away.
-    pub news: Option<Arc<News>>,
+    /// Topics of which it holds nothing yet, sorted: what it has asked for since, or what came while it was away. Their
+    /// events begin where it stands with all others.
+    pub news: Option<Arc<[Topic]>>,
 }
 
 impl Debt {
@@ -68,7 +67,9 @@ impl Debt {
             held: rev,
             told: rev,
             events: rev,
+            wholes: Vec::new(),
             seq: Some(seq),
+            under_way: false,
             cursor: 0,
             target: 0,
             fresh: false,
@@ -79,9 +80,33 @@ impl Debt {
         }
     }
 
+    /// Whether the client holds what those on the stream hold.
+    pub fn is_level(&self, stream: &Stream) -> bool {
+        (self.held, self.events) == (stream.rev, stream.events_rev) && self.wholes.is_empty()
+    }
+
+    /// Notes that an image was given whole, as it was at `rev`.
+    pub fn gave_whole(&mut self, topic: Topic, rev: Rev) {
+        match self.wholes.binary_search_by_key(&topic, |(topic, _)| *topic) {
+            Ok(at) => self.wholes[at].1 = rev,
+            Err(at) => self.wholes.insert(at, (topic, rev)),
+        }
+    }
+
+    /// The revision at which an image was given whole since the client held all of the others.
+    pub fn whole_rev(&self, topic: Topic) -> Option<Rev> {
+        let at = self.wholes.binary_search_by_key(&topic, |(topic, _)| *topic).ok()?;
+        Some(self.wholes[at].1)
+    }
+
+    /// Up to where the changes of an image that is kept in the log were given.
+    pub fn image_rev(&self, topic: Topic, mode: Mode) -> Rev {
+        self.whole_rev(topic).unwrap_or(0).max(if mode == Mode::Every { self.events } else { self.held })
+    }
+
     /// Whether the client holds nothing of this topic, whatever it holds of others.
     pub fn lacks(&self, topic: Topic) -> bool {
-        self.news.as_ref().is_some_and(|news| news.topics.binary_search(&topic).is_ok())
+        self.news.as_ref().is_some_and(|news| news.binary_search(&topic).is_ok())
     }
 }
 
@@ -156,6 +181,8 @@ pub struct Stream {
     pub seq: u64,
     /// Every change up to this revision was in the frames so far.
     pub rev: Rev,
+    /// Of events the same: in mode `trade_safe` they go ahead of the images.
+    pub events_rev: Rev,
     /// The revision that the last whole frame named: `rev` may be ahead, where nothing of the stream changed since.
     pub told: Rev,
     /// When the last frame went out.
@@ -174,11 +201,26 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// The topics of which every event is given: status and final bars always, trades where the mode says so.
+    /// The topics of which every event is given, but for images: status and final bars always, trades where the mode says
+    /// so.
     pub fn events(&self) -> &[Topic] {
-        let first =
-            if self.wish.mode == Mode::Every { self.selection.trades_at } else { self.selection.statuses_at };
-        &self.selection.topics[first..]
+        let trades = self.wish.is_event(Channel::Trade);
+        &self.selection.topics[if trades { self.selection.trades_at } else { self.selection.statuses_at }..]
+    }
+
+    /// The images whose changes are in the log, for this stream and maybe others.
+    pub fn kept_images(&self) -> &[Topic] {
+        &self.selection.topics[..if self.wish.keeps_images() { self.selection.images_end } else { 0 }]
+    }
+
+    /// The images of which each change is given.
+    pub fn event_images(&self) -> &[Topic] {
+        if self.wish.mode == Mode::Every { self.kept_images() } else { &[] }
+    }
+
+    /// What a client holds that has taken every frame.
+    pub fn position(&self) -> Debt {
+        Debt { told: self.told, events: self.events_rev, ..Debt::holding(self.rev, self.seq) }
     }
 
     /// When a topic came to the stream, if that was after its beginning.
@@ -191,12 +233,18 @@ impl Stream {
         self.open
     }
 
+    /// Whether it sends events as soon as there are any, open or not.
+    pub fn is_ahead(&self) -> bool {
+        self.wish.mode == Mode::TradeSafe
+    }
+
     /// The topics that its groups and wildcards mean today and did not mean before.
     fn news(&self, symbols: &Symbols, listed: usize) -> Vec<Topic> {
         if !self.wish.topics.iter().any(TopicName::is_open) {
             return Vec::new();
         }
         let means = self.wish.topics.iter().filter_map(|name| name.resolve(symbols, listed).ok()).flatten();
+        let means = means.flat_map(|topic| self.wish.mode.with_its_own(topic));
         let is_news = |topic: &Topic| {
             topic.symbol.index() < listed && self.selection.topics.binary_search(topic).is_err()
         };
@@ -227,6 +275,8 @@ pub struct Streams {
     interest: Vec<Vec<StreamKey>>,
     dirty: Vec<StreamKey>,
     open: usize,
+    /// Streams that send events whether or not they are open.
+    ahead: usize,
     last_number: u32,
     directory_version: u64,
     wants: Wants,
@@ -264,7 +314,7 @@ impl Streams {
         if let Some(group) = self.streams[stream as usize].group {
             self.groups[group].writes += 1;
         }
-        let Stream { members, rev: events, .. } = &mut self.streams[stream as usize];
+        let Stream { members, events_rev: events, .. } = &mut self.streams[stream as usize];
         let debt = Debt { held: 0, told: 0, seq: None, fresh: true, ..Debt::holding(*events, 0) };
         members.push(Member { session, merged: 0, debt: Some(Box::new(debt)) });
         Place { stream, member: members.len() as u32 - 1 }
@@ -311,7 +361,7 @@ impl Streams {
 
     /// Whether any stream would send at once if something came.
     pub fn any_open(&self) -> bool {
-        self.open > 0
+        self.open + self.ahead > 0
     }
 
     /// Notes that a stream should look at what there is, if it may send.
@@ -323,11 +373,11 @@ impl Streams {
         }
     }
 
-    /// Notes that a symbol changed: open streams that select it become due.
-    pub fn mark(&mut self, symbol: Symbol) {
+    /// Notes that a symbol changed, or that it had an event: streams that select it and may send that become due.
+    pub fn mark(&mut self, symbol: Symbol, is_event: bool) {
         for &key in self.interest.get(symbol.index()).map_or(&[][..], Vec::as_slice) {
             let stream = &mut self.streams[key as usize];
-            if stream.open && !stream.dirty {
+            if (stream.open || is_event && stream.is_ahead()) && !stream.dirty {
                 stream.dirty = true;
                 self.dirty.push(key);
             }
@@ -344,6 +394,8 @@ impl Streams {
             group.next_ns += (now_ns - group.next_ns) / slot * slot + slot;
             for &key in &group.streams {
                 let stream = &mut self.streams[key as usize];
+                self.open += usize::from(!stream.open);
+                stream.open = true;
                 if !stream.dirty {
                     stream.dirty = true;
                     self.dirty.push(key);
@@ -362,7 +414,7 @@ impl Streams {
     /// Notes whether a due stream sent something: a rated one is closed until its next slot.
     pub fn settle(&mut self, key: StreamKey, sent: bool) {
         let stream = &mut self.streams[key as usize];
-        let open = stream.group.is_none() || !sent;
+        let open = stream.open && (stream.group.is_none() || !sent);
         self.open = self.open + usize::from(open) - usize::from(stream.open);
         stream.open = open;
     }
@@ -406,7 +458,7 @@ impl Streams {
             for &topic in &news {
                 stream.joined.push((topic, rev));
                 register(&mut self.interest, topic.symbol, key as StreamKey);
-                want(&mut self.wants, &mut self.wants_changed, topic, stream.wish.depth, true);
+                want(&mut self.wants, &mut self.wants_changed, topic, &stream.wish, true);
             }
             news.extend_from_slice(&stream.selection.topics);
             stream.selection = Selection::new(news);
@@ -423,7 +475,7 @@ impl Streams {
     pub fn begin_run(&mut self, rev: Rev) -> Vec<(SessionKey, Place)> {
         let mut owed = Vec::new();
         for (key, stream) in &mut self.streams {
-            (stream.rev, stream.told) = (rev, rev);
+            (stream.rev, stream.events_rev, stream.told) = (rev, rev, rev);
             stream.joined.clear();
             stream.sieve = stream.wish.filter.as_ref().map(Sieve::new);
             for (at, member) in stream.members.iter_mut().enumerate() {
@@ -436,9 +488,14 @@ impl Streams {
         owed
     }
 
-    /// Whether any stream wants this book or bar.
+    /// Whether any stream wants this made for it.
     pub fn wants(&self, channel: Channel, symbol: Symbol) -> bool {
         self.wants.deepest(channel, symbol).is_some()
+    }
+
+    /// Everything that is made for some stream.
+    pub fn all_wants(&self) -> Vec<Want> {
+        self.wants.all()
     }
 
     /// Whether wants have begun or ended since they were last taken.
@@ -477,7 +534,7 @@ impl Streams {
         let key = self.streams.vacant_key() as StreamKey;
         for &topic in &selection.topics {
             register(&mut self.interest, topic.symbol, key);
-            want(&mut self.wants, &mut self.wants_changed, topic, wish.depth, true);
+            want(&mut self.wants, &mut self.wants_changed, topic, &wish, true);
         }
         self.streams.insert(Stream {
             number: self.last_number,
@@ -489,6 +546,7 @@ impl Streams {
             is_told: false,
             seq: 1,
             rev,
+            events_rev: rev,
             told: rev,
             frame_ns: now_ns,
             rows: 0,
@@ -500,6 +558,7 @@ impl Streams {
             dirty: false,
         });
         self.open += 1;
+        self.ahead += usize::from(wish.mode == Mode::TradeSafe);
         if shared {
             self.by_wish.entry(wish).or_default().push(key);
         }
@@ -512,9 +571,10 @@ impl Streams {
     fn remove(&mut self, key: StreamKey) {
         let stream = self.streams.remove(key as usize);
         self.open -= usize::from(stream.open);
+        self.ahead -= usize::from(stream.is_ahead());
         for &topic in &stream.selection.topics {
             self.interest[topic.symbol.index()].retain(|&other| other != key);
-            want(&mut self.wants, &mut self.wants_changed, topic, stream.wish.depth, false);
+            want(&mut self.wants, &mut self.wants_changed, topic, &stream.wish, false);
         }
         if let Some(group) = stream.group {
             self.groups[group].streams.retain(|&other| other != key);
@@ -574,12 +634,8 @@ fn register(interest: &mut Vec<Vec<StreamKey>>, symbol: Symbol, key: StreamKey) 
 }
 
 /// Counts a stream that wants a topic, or one less, where that matters to the hub.
-fn want(wants: &mut Wants, changed: &mut Vec<(Want, bool)>, topic: Topic, depth: u16, on: bool) {
-    if !topic.is_made_on_demand() {
-        return;
-    }
-    let depth = if topic.channel == Channel::Book { depth } else { 0 };
-    let want = Want { channel: topic.channel, symbol: topic.symbol, depth };
+fn want(wants: &mut Wants, changed: &mut Vec<(Want, bool)>, topic: Topic, wish: &Wish, on: bool) {
+    let Some(want) = wish.want(topic) else { return };
     if if on { wants.add(want) } else { wants.remove(want) } {
         changed.push((want, on));
     }
@@ -607,7 +663,7 @@ mod tests {
         let private = streams.join(wish("A", None), Selection::new(vec![quote(0)]), 2, false, 7, 0);
         assert_eq!((a.stream, a.member), (b.stream, 0));
         assert_ne!(private.stream, a.stream);
-        streams.mark(Symbol::at(0));
+        streams.mark(Symbol::at(0), false);
         let mut due = Vec::new();
         streams.take_due(0, &mut due);
         assert_eq!(due, [a.stream, private.stream]);
@@ -652,7 +708,7 @@ mod tests {
         streams.take_due(100_000_000, &mut due);
         assert_eq!(due.len(), 1);
         streams.settle(due[0], true);
-        streams.mark(Symbol::at(0));
+        streams.mark(Symbol::at(0), false);
         let closed = due[0];
         due.clear();
         streams.take_due(101_000_000, &mut due);

@@ -129,9 +129,9 @@ pub struct Topic {
 }
 
 impl Topic {
-    /// Whether the hub makes it only once somebody wants it: books are kept cut to the wanted depth, bars are added up.
-    pub fn is_made_on_demand(self) -> bool {
-        self.channel == Channel::Book || self.channel.bar_ns().is_some()
+    /// Whether it is an image of fields.
+    pub fn is_image(self) -> bool {
+        self.channel < Channel::Book
     }
 }
 

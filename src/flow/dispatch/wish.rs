@@ -5,8 +5,9 @@
 use tickgate_feeds::market::{Channel, STATE};
 
 use super::filter::Filter;
-use super::topic::TopicName;
+use super::topic::{Topic, TopicName};
 use crate::base::limits::DEPTH_DEFAULT;
+use crate::flow::conflation::wants::Want;
 
 /// Frames per thousand seconds that a client may have; a rate between two is rounded down.
 const RATES_MILLIHZ: [u32; 12] =
@@ -42,7 +43,9 @@ impl Rate {
 pub enum Mode {
     /// The latest values; of trades the last one.
     Conflate,
-    /// Each event in order.
+    /// The latest values; each trade at once, whatever the rate, after the quote that it met.
+    TradeSafe,
+    /// Each event and each change of an image, in order.
     Every,
     /// The values of now, once.
     Snapshot,
@@ -50,15 +53,22 @@ pub enum Mode {
 
 impl Mode {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Conflate, Self::Every, Self::Snapshot];
+    pub const ALL: [Self; 4] = [Self::Conflate, Self::TradeSafe, Self::Every, Self::Snapshot];
 
     /// The name on the wire.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Conflate => "conflate",
+            Self::TradeSafe => "trade_safe",
             Self::Every => "every",
             Self::Snapshot => "snapshot",
         }
+    }
+
+    /// A topic that was asked for, and what this mode adds to it: to a quote its trades.
+    pub fn with_its_own(self, topic: Topic) -> impl Iterator<Item = Topic> {
+        let adds = self == Self::TradeSafe && topic.channel == Channel::Quote;
+        std::iter::once(topic).chain(adds.then_some(Topic { channel: Channel::Trade, ..topic }))
     }
 }
 
@@ -195,17 +205,40 @@ impl Wish {
     /// Whether each event of the channel is given, and not the last state.
     pub fn is_event(&self, channel: Channel) -> bool {
         match channel {
-            Channel::Trade => self.mode == Mode::Every,
-            Channel::Quote | Channel::Index | Channel::Book => false,
+            Channel::Quote | Channel::Index => self.mode == Mode::Every,
+            Channel::Trade => matches!(self.mode, Mode::Every | Mode::TradeSafe),
+            Channel::Book => false,
             Channel::Status | Channel::Bar1s | Channel::Bar1m | Channel::Bar5m | Channel::Bar1h => true,
         }
+    }
+
+    /// Whether the changes of images must be in the log.
+    pub fn keeps_images(&self) -> bool {
+        matches!(self.mode, Mode::Every | Mode::TradeSafe)
+    }
+
+    /// What must be made for a topic because this wish asks for it: books are kept cut to the wanted depth, bars are added
+    /// up, changes of images are logged.
+    pub fn want(&self, topic: Topic) -> Option<Want> {
+        let Topic { channel, symbol } = topic;
+        let wanted = match channel {
+            Channel::Quote | Channel::Index => self.keeps_images(),
+            Channel::Trade | Channel::Status => false,
+            Channel::Book | Channel::Bar1s | Channel::Bar1m | Channel::Bar5m | Channel::Bar1h => true,
+        };
+        let depth = if channel == Channel::Book { self.depth } else { 0 };
+        wanted.then_some(Want { channel, symbol, depth })
     }
 
     /// Whether a client of `other` lacks something of each of the channel's topics that this wish asks for.
     pub fn needs_more_than(&self, other: &Self, channel: Channel) -> bool {
         match channel {
             Channel::Book => self.depth > other.depth,
-            Channel::Quote | Channel::Index => self.fields.mask(channel) & !other.fields.mask(channel) != 0,
+            Channel::Quote | Channel::Index => {
+                // What is given change by change, or before a trade, goes on from a state that the gateway knows.
+                let begins = self.keeps_images() && self.mode != other.mode;
+                begins || self.fields.mask(channel) & !other.fields.mask(channel) != 0
+            }
             _ => false,
         }
     }

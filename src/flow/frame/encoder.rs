@@ -8,12 +8,12 @@ use tickgate_feeds::market::{Channel, Symbol};
 use super::batch::{Batch, Head};
 use super::digest::digest;
 use super::row::{
-    Rows, Shape, encode_bar, encode_book, encode_event, encode_image, push_gap, push_out, push_refused,
-    push_topic,
+    Change, Rows, Shape, encode_bar, encode_book, encode_change, encode_event, encode_image, ones, push_gap,
+    push_out, push_refused, push_topic,
 };
 use super::text::Text;
 use crate::base::clock::Now;
-use crate::base::limits::LEVEL_TEXT_BYTES;
+use crate::base::limits::{LEVEL_TEXT_BYTES, ROW_BYTES_MAX};
 use crate::base::reason::Reason;
 use crate::flow::conflation::Rev;
 use crate::flow::conflation::log::{Event, What};
@@ -51,6 +51,12 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
+    /// No rows but those of events.
+    fn events(stream: &'a Stream) -> Self {
+        let topics = stream.selection.topics();
+        Self { topics: &topics[topics.len()..], images_end: 0, bars_at: 0 }
+    }
+
     fn whole(stream: &'a Stream) -> Self {
         let selection = &stream.selection;
         Self { topics: selection.topics(), images_end: selection.images_end(), bars_at: selection.bars_at() }
@@ -93,8 +99,11 @@ impl Encoder {
 
     /// Makes the stream's next frames, for everybody on it, and moves the stream on. Returns whether there are any.
     pub fn encode_shared(&mut self, stream: &mut Stream, batch: &mut Batch, now: Now) -> bool {
-        let mut position = Debt { told: stream.told, ..Debt::holding(stream.rev, stream.seq) };
-        position.target = self.replica.rev;
+        let mut position = stream.position();
+        // A stream whose slot is used sends events alone: of its images it has told no more than before.
+        let ahead = !stream.is_open();
+        position.target = if ahead { stream.rev } else { self.replica.rev };
+        let told = if ahead { stream.told } else { position.target };
         let mut changed = std::mem::take(&mut self.changed);
         let mut seq = stream.seq;
         let before = self.stats;
@@ -105,7 +114,7 @@ impl Encoder {
             push_refused(&mut batch.rejected, topic.channel, self.replica.name(topic.symbol));
         }
         self.judge(stream, true);
-        let walk = self.shortest_walk(stream, &mut changed);
+        let walk = if ahead { Walk::events(stream) } else { self.shortest_walk(stream, &mut changed) };
         loop {
             let done = self.fill(stream, &walk, &mut position, self.replica.rev, batch);
             // A frame that said `more` is followed by one that does not, be it empty.
@@ -113,8 +122,8 @@ impl Encoder {
                 break;
             }
             seq += 1;
-            let rev = if done { position.target } else { stream.told };
-            let digest = if done { self.digest(stream, seq) } else { None };
+            let rev = if done { told } else { stream.told };
+            let digest = if done && !ahead { self.digest(stream, seq) } else { None };
             let (number, prev, ts_us) = (stream.number, position.seq, now.wall.us());
             self.finish(
                 batch,
@@ -128,16 +137,16 @@ impl Encoder {
             let next = walk.topics.get(position.cursor as usize);
             let topics = stream.selection.topics();
             let at = next.map_or(topics.len(), |next| topics.partition_point(|topic| topic < next));
-            self.positions.push(Debt { cursor: at as u32, ..position.clone() });
+            self.positions.push(Debt { cursor: at as u32, under_way: true, ..position.clone() });
         }
         self.changed = changed;
-        (stream.rev, stream.seq) = (position.target, seq);
+        (stream.rev, stream.events_rev, stream.seq) = (position.target, self.replica.rev, seq);
         stream.rows += self.stats.rows - before.rows;
         stream.gaps += self.stats.gaps - before.gaps;
         if batch.count() == 0 {
             return false;
         }
-        (stream.frame_ns, stream.told) = (now.mono_ns, position.target);
+        (stream.frame_ns, stream.told) = (now.mono_ns, told);
         true
     }
 
@@ -158,20 +167,24 @@ impl Encoder {
             batch.epoch.put_slice(self.replica.node.epoch.as_bytes());
         }
         // A picture or a payment under way ends with a frame without `more`, be it empty.
-        let owes_end = debt.fresh || debt.cursor > 0;
-        let from_start = debt.cursor == 0;
+        let owes_end = debt.fresh || debt.under_way;
+        let from_start = !debt.under_way;
         if from_start {
             // A client may come from elsewhere with more than this stream has sent so far.
             debt.target = stream.rev.max(debt.held);
         }
         let before = debt.seq;
-        let events_target = stream.rev.max(debt.events);
-        let done = self.fill(stream, &Walk::whole(stream), debt, events_target, batch);
+        let events_target = stream.events_rev.max(debt.events);
+        let walk = Walk::whole(stream);
+        if from_start && stream.is_ahead() && debt.held == stream.rev && debt.news.is_none() && !debt.fresh {
+            debt.cursor = walk.topics.len() as u32; // it waits for the images' slot like the others
+        }
+        let done = self.fill(stream, &walk, debt, events_target, batch);
         // The next part of the shared frames names what those on the stream were told: nobody may be level and told less.
         let is_told = debt.told >= debt.target.min(stream.told);
         if batch.is_empty() && done && !owes_end && before == Some(stream.seq) && is_told {
             (debt.held, debt.cursor, debt.joining, debt.news) = (debt.target, 0, false, None);
-            return debt.held == stream.rev && debt.events == stream.rev;
+            return debt.is_level(stream);
         }
         // Nobody on the stream has been told of more, and the next part of theirs must not name less.
         let rev = if done { debt.told.max(debt.target.min(stream.told)) } else { debt.told };
@@ -188,12 +201,17 @@ impl Encoder {
             digest: if whole { self.digest(stream, stream.seq) } else { None },
         };
         self.finish(batch, head);
-        (debt.seq, debt.told) = (Some(stream.seq), rev);
+        (debt.seq, debt.told, debt.under_way) = (Some(stream.seq), rev, !done);
         if done {
             (debt.held, debt.cursor, debt.news) = (debt.target, 0, None);
             (debt.fresh, debt.joining) = (false, false);
+            let (held, events) = (debt.held, debt.events);
+            debt.wholes.retain(|(topic, rev)| match stream.wish.mode {
+                Mode::Every => *rev > events,
+                _ => stream.joined_at(*topic).max(*rev) > held,
+            });
         }
-        done && debt.held == stream.rev && debt.events == stream.rev
+        done && debt.is_level(stream)
     }
 
     /// Lets a stream with a filter look at what changed since it looked last; `flushes` if those on the stream are sent what
@@ -248,17 +266,23 @@ impl Encoder {
             debt.cursor = 0; // the selection changed under a payment: begin again, repeats do no harm
         }
         self.rows.begin_frame();
-        let plain =
-            stream.joined.is_empty() && stream.wish.delta && debt.news.is_none() && stream.sieve.is_none();
+        let plain = stream.joined.is_empty()
+            && stream.wish.delta
+            && debt.news.is_none()
+            && stream.sieve.is_none()
+            && stream.kept_images().is_empty();
         if plain && !self.push_images(stream, &walk.topics[..walk.images_end], debt, batch) {
+            return false;
+        }
+        // In mode `trade_safe` a trade stands after the quote that it met, and the quotes of now come after both.
+        let first = stream.is_ahead() && !debt.fresh;
+        if first && !self.push_events(stream, debt, events_target, batch) {
             return false;
         }
         if !self.push_rows(stream, &walk.topics[..walk.bars_at], debt, batch) {
             return false;
         }
-        if stream.events().is_empty() {
-            debt.events = events_target;
-        } else if !self.push_events(stream, debt, events_target, batch) {
+        if !first && !self.push_events(stream, debt, events_target, batch) {
             return false;
         }
         // A final bar stands before the bar that was opened after it.
@@ -294,12 +318,18 @@ impl Encoder {
         while let Some(&topic) = topics.get(debt.cursor as usize) {
             let there =
                 (stream.joined.is_empty() || stream.joined_at(topic) <= debt.held) && !debt.lacks(topic);
-            let held = if there { debt.held } else { 0 };
-            if self.replica.topic_rev(topic.channel, topic.symbol, stream.wish.depth) > held {
+            let held = if there { debt.held } else { debt.whole_rev(topic).unwrap_or(0) };
+            let rev = self.replica.topic_rev(topic.channel, topic.symbol, stream.wish.depth);
+            // Of an image of which each change is given, only the first row is its state.
+            let is_event = held > 0 && topic.is_image() && stream.wish.is_event(topic.channel);
+            if rev > held && !is_event {
                 if batch.is_full(self.row_bytes(stream, topic)) {
                     return false;
                 }
                 self.push_topic_row(stream, topic, held, debt, batch);
+                if held == 0 && topic.is_image() && !stream.kept_images().is_empty() {
+                    debt.gave_whole(topic, rev);
+                }
             }
             debt.cursor += 1;
         }
@@ -341,7 +371,7 @@ impl Encoder {
                 encode_book(out, &replica.images, name, book, wish.depth, wish.strings);
                 book.arrival_ns
             }
-            Channel::Trade if wish.mode == Mode::Every => return,
+            Channel::Trade if wish.is_event(Channel::Trade) => return,
             Channel::Status => return,
             Channel::Trade => {
                 let mut events = replica.log.topic_since(topic.channel, symbol, held);
@@ -376,29 +406,39 @@ impl Encoder {
 
     /// Appends the events after `debt.events` in their order, each topic's losses before them.
     fn push_events(&mut self, stream: &Stream, debt: &mut Debt, target: Rev, batch: &mut Batch) -> bool {
+        if stream.events().is_empty() && stream.event_images().is_empty() {
+            debt.events = target;
+            return true;
+        }
+        if self.replica.log.image_gone_rev() > debt.events && !self.push_lost_images(stream, debt, batch) {
+            return false;
+        }
         let (due, all) = self.due_events(stream, debt, target);
         let mut rows = 0;
-        for event in due {
-            if batch.is_full(0) {
+        for (at, event) in due.iter().enumerate() {
+            // What has one revision stands in one frame: a change of phase is an event, and changes an image too.
+            let together = due[at + 1..].iter().take_while(|next| next.rev == event.rev).count();
+            if event.rev > debt.events && batch.is_full(together * ROW_BYTES_MAX) {
                 return false;
             }
-            let name = self.replica.name(event.symbol);
             if let What::Gap { from, reason, .. } = event.what {
                 if rows > 0 {
                     // A gap stands before the rows it precedes, so it begins a frame of its own.
                     return false;
                 }
-                self.stats.gaps += 1;
-                self.stats.overruns += u64::from(reason == Reason::LogOverrun);
+                self.count_gap(reason);
+                let name = self.replica.name(event.symbol);
                 push_gap(&mut batch.gaps, event.channel(), name, from, event.q, reason.label());
             } else {
-                encode_event(batch.rows(), name, &event, stream.wish.strings);
-                batch.rows().put(b",");
-                rows += 1;
-                self.arrivals_ns.push(event.arrival_ns);
+                if event.channel() == Channel::Trade && stream.is_ahead() {
+                    self.push_quote_met(stream, event, debt, batch);
+                    if event.rev > debt.events && batch.is_full(together * ROW_BYTES_MAX) {
+                        return false;
+                    }
+                }
+                rows += usize::from(self.push_event(stream, event, batch));
             }
             debt.events = event.rev;
-            self.stats.rows += u64::from(!matches!(event.what, What::Gap { .. }));
         }
         if all {
             debt.events = target;
@@ -406,15 +446,125 @@ impl Encoder {
         all
     }
 
+    fn count_gap(&mut self, reason: Reason) {
+        self.stats.gaps += 1;
+        self.stats.overruns += u64::from(reason == Reason::LogOverrun);
+    }
+
+    /// Appends an event's row; says whether it has one: of an image's change no selected field may be in it.
+    fn push_event(&mut self, stream: &Stream, event: &Event, batch: &mut Batch) -> bool {
+        let (name, wish, out) = (self.replica.name(event.symbol), &stream.wish, batch.rows());
+        let before = out.len();
+        match event.what {
+            What::Image { channel, mask, present, .. } => {
+                let change = Change { rev: event.rev, q: event.q, time: event.time, channel, mask, present };
+                let values = self.replica.log.values(event);
+                encode_change(out, name, change, values, wish.fields.mask(channel), wish.strings);
+            }
+            _ => encode_event(out, name, event, wish.strings),
+        }
+        if out.len() == before {
+            return false;
+        }
+        out.put(b",");
+        self.arrivals_ns.push(event.arrival_ns);
+        self.stats.rows += 1;
+        true
+    }
+
+    /// Of images whose changes are no longer all in the log: announces the loss, and gives the image of now instead.
+    fn push_lost_images(&mut self, stream: &Stream, debt: &mut Debt, batch: &mut Batch) -> bool {
+        for &topic in stream.event_images() {
+            if self.has_lost(topic, debt.image_rev(topic, stream.wish.mode)) {
+                if batch.is_full(0) {
+                    return false;
+                }
+                self.push_instead(stream, topic, debt, batch);
+            }
+        }
+        true
+    }
+
+    /// Whether changes of an image after `since` are no longer in the log.
+    fn has_lost(&self, topic: Topic, since: Rev) -> bool {
+        let Topic { channel, symbol } = topic;
+        self.replica.log.topic(channel, symbol).gone_rev > since && self.replica.images.rev(symbol) > since
+    }
+
+    /// Announces that changes of an image are lost, and gives it whole.
+    fn push_instead(&mut self, stream: &Stream, topic: Topic, debt: &mut Debt, batch: &mut Batch) {
+        self.count_gap(Reason::LogOverrun);
+        let Topic { channel, symbol } = topic;
+        let (name, head) = (self.replica.name(symbol), self.replica.images.head(symbol));
+        // The row itself has the last number.
+        push_gap(&mut batch.gaps, channel, name, None, head.q.saturating_sub(1), Reason::LogOverrun.label());
+        let Wish { fields, strings, .. } = *stream.wish;
+        let shape = Shape { since: 0, fields: fields.mask(channel), strings };
+        encode_image(batch.rows(), &self.replica.images, name, symbol, shape);
+        batch.rows().put(b",");
+        self.stats.rows += 1;
+        self.arrivals_ns.push(head.arrival_ns);
+        debt.gave_whole(topic, self.replica.images.rev(symbol));
+    }
+
+    /// Appends what changed of a trade's quote until the trade, unless it was given.
+    fn push_quote_met(&mut self, stream: &Stream, trade: &Event, debt: &mut Debt, batch: &mut Batch) {
+        let topic = Topic { channel: Channel::Quote, symbol: trade.symbol };
+        if stream.kept_images().binary_search(&topic).is_err() {
+            return; // only the trades were asked for
+        }
+        if debt.whole_rev(topic).is_none() {
+            if debt.lacks(topic) {
+                self.push_topic_row(stream, topic, 0, debt, batch);
+                return debt.gave_whole(topic, self.replica.images.rev(topic.symbol));
+            }
+            if stream.joined_at(topic) > debt.held {
+                return; // it comes whole at the next slot
+            }
+        }
+        let since = debt.image_rev(topic, stream.wish.mode);
+        if self.has_lost(topic, since) {
+            return self.push_instead(stream, topic, debt, batch);
+        }
+        let mut values = [None; u32::BITS as usize];
+        let mut change: Option<Change> = None;
+        let log = &self.replica.log;
+        for event in
+            log.topic_since(topic.channel, topic.symbol, since).filter(|event| event.rev <= trade.rev)
+        {
+            let What::Image { channel, mask, present, .. } = event.what else { continue };
+            // The newest comes first, and of each field the newest value counts.
+            let Event { rev, q, time, .. } = *event;
+            let change = change.get_or_insert(Change { rev, q, time, channel, mask: 0, present: 0 });
+            let mut theirs = log.values(event);
+            for number in ones(present) {
+                let value = theirs.next();
+                if change.mask >> number & 1 == 0 {
+                    values[number] = value;
+                }
+            }
+            change.present |= present & !change.mask;
+            change.mask |= mask;
+        }
+        let Some(change) = change else { return };
+        let (name, out) = (self.replica.name(topic.symbol), batch.rows());
+        let before = out.len();
+        let values = values.into_iter().flatten();
+        encode_change(out, name, change, values, stream.wish.fields.quote, stream.wish.strings);
+        if out.len() > before {
+            out.put(b",");
+            self.stats.rows += 1;
+        }
+        debt.gave_whole(topic, change.rev);
+    }
+
     /// The events after `since`, oldest first, and whether these are all. Who is far behind gets them in portions, so that
     /// no payment walks the whole log for one frame.
     fn due_events(&self, stream: &Stream, debt: &Debt, target: Rev) -> (Vec<Event>, bool) {
         let log = &self.replica.log;
         let mut due: Vec<Event> = Vec::new();
-        let since = |topic: Topic| {
-            let asked = debt.news.as_ref().filter(|_| debt.lacks(topic)).map_or(0, |news| news.events_from);
-            debt.events.max(stream.joined_at(topic)).max(asked)
-        };
+        let since = |topic: Topic| debt.events.max(stream.joined_at(topic));
+        let since_image = |topic: Topic| debt.image_rev(topic, stream.wish.mode);
         for &topic in stream.events() {
             let known = log.topic(topic.channel, topic.symbol);
             if known.gone_rev > since(topic) && known.gone_rev <= target {
@@ -423,20 +573,32 @@ impl Encoder {
         }
         let wanted = |event: &&Event| {
             let topic = Topic { channel: event.channel(), symbol: event.symbol };
+            if topic.is_image() {
+                return stream.event_images().binary_search(&topic).is_ok() && event.rev > since_image(topic);
+            }
             stream.events().binary_search(&topic).is_ok()
                 && event.rev > since(topic)
                 && passes(&stream.wish, event)
         };
         let mut all = true;
-        if log.count_since(debt.events) > EVENTS_AT_ONCE {
+        let behind = log.count_since(debt.events);
+        if behind > EVENTS_AT_ONCE || behind < stream.events().len() + stream.event_images().len() {
             let before = due.len();
             let behind = log.since(debt.events).take_while(|event| event.rev <= target);
             due.extend(behind.filter(wanted).take(EVENTS_AT_ONCE));
             all = due.len() - before < EVENTS_AT_ONCE;
+            if let (false, Some(last)) = (all, due.last().map(|event| event.rev)) {
+                // What has one revision is not torn apart.
+                due.truncate(due.iter().rposition(|event| event.rev < last).map_or(due.len(), |at| at + 1));
+            }
         } else {
             for &topic in stream.events() {
                 let events = log.topic_since(topic.channel, topic.symbol, since(topic));
                 due.extend(events.filter(|event| event.rev <= target && passes(&stream.wish, event)));
+            }
+            for &topic in stream.event_images() {
+                let events = log.topic_since(topic.channel, topic.symbol, since_image(topic));
+                due.extend(events.filter(|event| event.rev <= target));
             }
         }
         due.sort_unstable_by_key(|event| event.rev);
@@ -486,14 +648,8 @@ impl Encoder {
         stream: &Stream,
         debt: Option<&Debt>,
     ) -> std::collections::BTreeMap<String, u64> {
-        let of = |topic: &Topic| -> (String, u64) {
-            let since = debt.map_or(stream.rev, |debt| {
-                let asked = debt.news.as_ref().filter(|_| debt.lacks(*topic));
-                asked.map_or(debt.events, |news| news.events_from)
-            });
-            (self.topic_name(*topic), self.q_at(*topic, since))
-        };
-        stream.events().iter().map(of).collect()
+        let since = debt.map_or(stream.rev, |debt| debt.events);
+        stream.events().iter().map(|topic| (self.topic_name(*topic), self.q_at(*topic, since))).collect()
     }
 
     /// Whether the symbol is known here yet.

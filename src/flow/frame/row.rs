@@ -189,6 +189,56 @@ fn encode_rest(out: &mut Text, images: &Images, symbol: Symbol, shape: Shape, st
     }
 }
 
+/// How an image changed.
+#[derive(Clone, Copy, Debug)]
+pub struct Change {
+    /// Its revision then.
+    pub rev: Rev,
+    /// Its count of updates then.
+    pub q: u64,
+    /// The upstream's time.
+    pub time: Time,
+    /// Quote or index.
+    pub channel: Channel,
+    /// The fields that changed.
+    pub mask: u32,
+    /// Those of them that have a value now.
+    pub present: u32,
+}
+
+/// Appends the row of an image's change, if any of the selected fields is in it; `values` are those of the present fields.
+pub fn encode_change(
+    out: &mut Text,
+    name: &str,
+    change: Change,
+    mut values: impl Iterator<Item = Decimal>,
+    fields: u32,
+    strings: bool,
+) {
+    if change.mask & fields == 0 {
+        return;
+    }
+    push_key(out, name, None, change.rev, change.q, change.time);
+    for number in ones(change.mask) {
+        let value = if change.present >> number & 1 == 1 { values.next() } else { None };
+        if fields >> number & 1 == 1 {
+            let field = &change.channel.fields()[number];
+            out.put_slice(field.key.as_bytes());
+            push_value(out, value, field.kind, strings);
+        }
+    }
+    out.put(b"}");
+}
+
+/// The numbers of the bits that are set, from the lowest on.
+pub fn ones(mut mask: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let number = (mask != 0).then_some(mask.trailing_zeros() as usize);
+        mask &= mask.wrapping_sub(1);
+        number
+    })
+}
+
 /// Appends `{"symbol":..,"out":true}`: the filter no longer lets the image through.
 pub fn push_out(out: &mut Text, name: &str) {
     out.put(b"{\"symbol\":\"");
@@ -216,7 +266,7 @@ pub fn encode_book(out: &mut Text, images: &Images, name: &str, book: &BookTop, 
     out.put(b"}");
 }
 
-/// Appends an event's row. Gaps are no rows: see [`push_gap`].
+/// Appends an event's row. Gaps are no rows: see [`push_gap`]; for images see [`encode_change`].
 pub fn encode_event(out: &mut Text, name: &str, event: &Event, strings: bool) {
     push_key(out, name, Some(event.channel()), event.rev, event.q, event.time);
     match &event.what {
@@ -252,7 +302,7 @@ pub fn encode_event(out: &mut Text, name: &str, event: &Event, strings: bool) {
             out.put_slice(phase.name().as_bytes());
             out.put(b"\"");
         }
-        What::Gap { .. } => {}
+        What::Image { .. } | What::Gap { .. } => {}
     }
     out.put(b"}");
 }

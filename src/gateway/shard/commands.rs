@@ -217,7 +217,7 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// What topic names mean today, and which could not be taken.
+    /// What topic names mean today under these options, and which could not be taken.
     fn resolve(&mut self, texts: &[String], wish: &Wish, room: usize) -> Found {
         let mut found = Found::default();
         let mut topics = Vec::new();
@@ -232,7 +232,8 @@ impl<I: Io> Shard<I> {
             let means = TopicName::parse(text).and_then(|name| {
                 let means = name.resolve(self.ingest.symbols(), at_most)?;
                 looked_up += means.len();
-                let means: Vec<Topic> = means.into_iter().filter(known).collect();
+                let means = means.into_iter().filter(known).flat_map(|topic| wish.mode.with_its_own(topic));
+                let means: Vec<Topic> = means.collect();
                 let room = room - topics.len();
                 if means.len() > room {
                     let message = format!("expected at most {room} more topics");
@@ -353,6 +354,11 @@ fn told(mut rejected: Vec<Rejected>) -> Vec<Rejected> {
 fn check(wish: &Wish) -> Result<(), Mistake> {
     if wish.digest > 0 && wish.filter.as_ref().is_some_and(Filter::waits) {
         let message = "digest: expected 0 with a filter that holds rows back by move or changed";
+        return Err(Mistake::new(Reason::BadRequest, message));
+    }
+    let on_images = |filter: &Filter| filter.concerns(Channel::Quote) || filter.concerns(Channel::Index);
+    if wish.keeps_images() && wish.filter.as_ref().is_some_and(on_images) {
+        let message = "filter: expected one on fields of trades in the modes every and trade_safe";
         return Err(Mistake::new(Reason::BadRequest, message));
     }
     Ok(())

@@ -46,7 +46,7 @@ impl<I: Io> Shard<I> {
     fn flush(&mut self, io: &mut I, key: StreamKey) {
         let Some(mut batch) = self.shared.take() else { return };
         let stream = self.streams.get_mut(key);
-        let before = Debt { told: stream.told, ..Debt::holding(stream.rev, stream.seq) };
+        let before = stream.position();
         self.encoder.arrivals_ns.clear();
         let sent = self.encoder.encode_shared(stream, &mut batch, self.now);
         if sent {
@@ -54,7 +54,10 @@ impl<I: Io> Shard<I> {
             let mut members = std::mem::take(&mut stream.members);
             let given = self.give_all(io, key, &mut members, &before, &batch);
             let stream = self.streams.get_mut(key);
-            if !stream.joined.is_empty() && members.iter().all(|member| member.debt.is_none()) {
+            if !stream.joined.is_empty()
+                && stream.is_open()
+                && members.iter().all(|member| member.debt.is_none())
+            {
                 // Everybody holds the topics that came later: they are like the others from now on.
                 stream.joined.clear();
             }
@@ -113,7 +116,8 @@ impl<I: Io> Shard<I> {
         }
         let idle = session.outbox.is_idle();
         let level = (debt.held, debt.events, debt.seq) == (before.held, before.events, before.seq);
-        let can = level && debt.cursor == 0 && !debt.fresh && debt.news.is_none() && idle;
+        let whole = !debt.under_way && !debt.fresh && debt.news.is_none() && debt.wholes.is_empty();
+        let can = level && whole && idle;
         // Who cannot take anything now comes back when its socket has room.
         if !can && idle {
             debt.queued = true;
@@ -212,7 +216,8 @@ impl<I: Io> Shard<I> {
             let debt = &stream.members[place.member as usize].debt;
             // With a rate, what it missed comes at its next slot; a payment under way goes on at once.
             if debt.as_ref().is_some_and(|debt| {
-                debt.fresh || debt.joining || debt.cursor > 0 || stream.wish.rate.is_none()
+                let waits = stream.wish.rate.is_some() && !stream.is_ahead();
+                debt.fresh || debt.joining || debt.under_way || !waits
             }) {
                 self.queue_debt(key, place);
             }
@@ -255,7 +260,7 @@ impl<I: Io> Shard<I> {
                 return;
             }
         }
-        let whole = !paid.fresh && paid.cursor == 0;
+        let whole = !paid.fresh && !paid.under_way;
         if stream.wish.mode == Mode::Snapshot && whole {
             let (name, number) = (session.subs[sub].name.clone(), stream.number);
             self.leave(key, sub);
@@ -263,7 +268,8 @@ impl<I: Io> Shard<I> {
             return;
         }
         // In a slot that the stream has not used yet, the catch-up was this client's frame.
-        let served_until_ns = if stream.is_open() && !was_first { slot_end_ns } else { None };
+        let uses_slot = stream.is_open() && !was_first && !stream.is_ahead();
+        let served_until_ns = if uses_slot { slot_end_ns } else { None };
         paid.served_until_ns = served_until_ns.unwrap_or_default();
         let level = level && served_until_ns.is_none();
         let member = &mut stream.members[place.member as usize];

@@ -1,14 +1,12 @@
 //! What a client holds that comes back with a cursor, or that changes a subscription: it is owed the rest and no more.
 
-use std::sync::Arc;
-
 use tickgate_feeds::market::Channel;
 
 use super::Shard;
 use crate::base::reason::Reason;
 use crate::flow::conflation::Rev;
 use crate::flow::conflation::log::Event;
-use crate::flow::dispatch::streams::{Debt, News, Place, Selection};
+use crate::flow::dispatch::streams::{Debt, Place, Selection};
 use crate::flow::dispatch::topic::{Target, Topic};
 use crate::flow::dispatch::wish::Wish;
 use crate::flow::frame::command::{Mistake, Since};
@@ -41,16 +39,17 @@ impl<I: Io> Shard<I> {
         let regrouped = replica.grouped_rev > since.rev
             && wish.topics.iter().any(|name| matches!(name.target, Target::Group(_)));
         let is_new = |topic: &Topic| regrouped || replica.listed_rev(topic.symbol) > since.rev;
-        let topics = selection.topics().iter().copied().filter(is_new).collect();
+        let news: Vec<Topic> = selection.topics().iter().copied().filter(is_new).collect();
         let exact = selection.topics().iter().all(|topic| self.is_exact(*topic, wish, since.rev));
-        let debt = Debt { news: news(topics, since.rev), ..Debt::holding(since.rev, 0) };
+        let debt = Debt { news: (!news.is_empty()).then(|| news.into()), ..Debt::holding(since.rev, 0) };
         Ok(Some((if exact { "exact" } else { "conflated" }, debt)))
     }
 
     /// Whether a client that held this topic at `rev` misses none of its changes when it gets the rest.
     fn is_exact(&self, topic: Topic, wish: &Wish, rev: Rev) -> bool {
         let replica = &self.encoder.replica;
-        if wish.is_event(topic.channel) && topic.channel.bar_ns().is_none() {
+        let kept = !topic.is_image() || replica.log.keeps(topic.channel, topic.symbol);
+        if wish.is_event(topic.channel) && topic.channel.bar_ns().is_none() && kept {
             let log = &replica.log;
             // What this copy never had is an event of its log.
             return log.topic(topic.channel, topic.symbol).gone_rev <= rev
@@ -67,26 +66,22 @@ impl<I: Io> Shard<I> {
     /// What a member of a stream is owed on another one.
     pub(super) fn debt_after(&self, place: Place, wish: &Wish, selection: &Selection) -> Debt {
         let old = self.streams.get(place.stream);
-        let on = || Debt { told: old.told, ..Debt::holding(old.rev, old.seq) };
-        let had = old.members[place.member as usize].debt.as_deref().cloned().unwrap_or_else(on);
+        let debt = old.members[place.member as usize].debt.as_deref();
+        let mut had = debt.cloned().unwrap_or_else(|| old.position());
         let is_new = |topic: &Topic| {
             old.selection.topics().binary_search(topic).is_err()
                 || had.lacks(*topic)
                 || old.joined_at(*topic) > had.held
                 || wish.needs_more_than(&old.wish, topic.channel)
         };
-        let topics = selection.topics().iter().copied().filter(is_new).collect();
-        let from = had.news.as_ref().map(|news| news.events_from);
-        let news = news(topics, from.unwrap_or(self.encoder.replica.rev));
-        let debt = Debt { cursor: 0, queued: false, served_until_ns: 0, news, ..had };
+        let news: Vec<Topic> = selection.topics().iter().copied().filter(is_new).collect();
+        had.wholes.retain(|(topic, _)| news.binary_search(topic).is_err());
+        let news = (!news.is_empty()).then(|| news.into());
+        let debt = Debt { cursor: 0, under_way: false, queued: false, served_until_ns: 0, news, ..had };
         if wish.filter.is_none() && old.wish.filter.is_none() {
             return debt;
         }
         // The two streams may not agree on what they have let through: images begin anew, events go on.
         Debt { held: 0, told: 0, seq: None, fresh: true, ..debt }
     }
-}
-
-fn news(topics: Vec<Topic>, events_from: Rev) -> Option<Arc<News>> {
-    (!topics.is_empty()).then(|| Arc::new(News { topics, events_from }))
 }

@@ -19,7 +19,7 @@ use crate::flow::conflation::Rev;
 use crate::flow::conflation::bars::OpenBar;
 use crate::flow::conflation::cut::{BookTop, Cut, Node};
 use crate::flow::conflation::images::Images;
-use crate::flow::conflation::log::{Event, Log, What};
+use crate::flow::conflation::log::{Event, Log, Lost, What};
 use crate::flow::conflation::wants::{Want, Wants};
 
 /// What an edge keeps besides images and events.
@@ -84,10 +84,10 @@ impl Hub {
         told.list(&self.symbols);
         self.list_new();
         let mut items = std::mem::take(&mut told.items);
-        // Images hang in the order of their last change, and a frame has them in another.
+        // Whole images come first in a frame, in the order of their names.
         items.sort_by_key(|item| match item {
-            Item::Row(Row { rev, body: Body::Image(_), .. }) => *rev,
-            Item::Row(_) | Item::Gap(_) => Rev::MAX,
+            Item::Row(row) => row.rev,
+            Item::Gap(gap) => gap.rev,
         });
         for item in items.drain(..) {
             self.stats.changes += 1;
@@ -106,6 +106,9 @@ impl Hub {
         self.rev = self.rev.max(told.rev);
         if begins {
             self.mark_untold();
+            for want in self.wants.all() {
+                self.keep_adopted(want);
+            }
         }
     }
 
@@ -132,13 +135,26 @@ impl Hub {
     }
 
     pub(super) fn want_adopted(&mut self, want: Want, on: bool) {
+        let Want { channel, symbol, .. } = want;
         if !on {
             self.wants.remove(want);
+            if is_image(channel) && self.wants.deepest(channel, symbol).is_none() {
+                self.log.drop(channel, symbol);
+            }
             return;
         }
         self.wants.add(want);
-        if let Some(adopted) = &mut self.adopted {
-            adopted.asked.push((want.channel, want.symbol));
+        self.keep_adopted(want);
+        if let Some(adopted) = self.adopted.as_mut().filter(|_| !is_image(channel)) {
+            adopted.asked.push((channel, symbol));
+        }
+    }
+
+    /// From now on each change of the image that somebody wants is logged.
+    fn keep_adopted(&mut self, want: Want) {
+        let Want { channel, symbol, .. } = want;
+        if is_image(channel) && symbol.index() < self.images.len() {
+            self.log.keep(channel, symbol, self.images.head(symbol).q, self.rev);
         }
     }
 
@@ -155,6 +171,12 @@ impl Hub {
                     self.images.replace(symbol, number, value, rev);
                 }
                 self.images.touch(symbol, rev, q, time, arrival_ns);
+                let channel = self.images.head(symbol).channel;
+                if image.is_full {
+                    self.log.lose(&[Lost { channel, symbol, q, rev }]);
+                } else if self.log.keeps(channel, symbol) {
+                    self.log.append_image(&self.images, symbol);
+                }
             }
             Body::Book { bids, asks } => {
                 // A level may have changed and changed back between two rows: all are as new as the row.
@@ -197,4 +219,8 @@ impl Hub {
             self.images.touch(symbol, self.rev, 0, Time(0), 0);
         }
     }
+}
+
+fn is_image(channel: Channel) -> bool {
+    !channel.fields().is_empty()
 }
