@@ -83,6 +83,7 @@ class Stream:
         self.table: dict[str, dict] = {}
         self.q: dict[str, int] = dict(answer["q"])  # of event topics: the last number held
         self.repeats: dict[str, int] = {}  # of event topics: numbers up to this one may come again
+        self.resumed = False  # rows of images may be newer than the cursor, so what changed before they did may come again
         self.since: dict | None = None  # the cursor from which another session can go on
         self.times_us: deque[int] = deque(maxlen=16)
         self.count()
@@ -91,6 +92,7 @@ class Stream:
 
     def count(self) -> None:
         """What a script asks about a session."""
+        self.changes = 0
         self.frames = self.rows = self.merged = self.near = self.digests = self.digests_due = 0
         self.lost: dict[str, int] = defaultdict(int)
 
@@ -160,6 +162,7 @@ class Stream:
         other = copy.deepcopy(self)
         # Some of what was cut off came already.
         other.repeats = dict(self.q) if self.more or self.owed else {}
+        other.resumed = True
         other.count()
         other.take(answer, {})
         other.q = answer["q"] | self.q
@@ -169,7 +172,7 @@ class Stream:
     def gives_all(self, topic: str) -> bool:
         """Whether every event of the topic is given: of trades where the mode says so."""
         channel = topic.partition(":")[0]
-        return channel in ("status", *BARS) or channel == "trade" and self.mode == "every"
+        return channel in ("status", *BARS) or channel == "trade" and self.mode in ("every", "trade_safe")
 
     def digest(self) -> int:
         """Of the images and books that are held."""
@@ -312,7 +315,7 @@ class Session:
         if frame["stream"] in self.streams:
             self.broke(f"stream {frame['stream']} is used twice")
         self.ended.discard(frame["stream"])
-        if frame["mode"] not in ("conflate", "every", "snapshot"):
+        if frame["mode"] not in ("conflate", "trade_safe", "every", "snapshot"):
             self.broke(f"mode {frame['mode']!r}")
         if frame["capped_by"] not in (None, "limit"):
             self.broke(f"capped_by {frame['capped_by']!r}")
@@ -448,7 +451,9 @@ class Session:
             self.broke(f"{where}: snapshot is {snapshot} where the first picture is {stream.whole and 'whole' or 'owed'}")
         if stream.more and self.reads and frame["ts_us"] - stream.part_us > MORE_US_MAX:
             self.broke(f"{where}: the frame before said more, and more came {frame['ts_us'] - stream.part_us} us later")
-        elif not stream.more and not snapshot and not stream.owed:
+        # In this mode trades do not wait for a slot, nor does what goes with them.
+        ahead = stream.mode == "trade_safe" and (not frame["rows"] or "gaps" in frame or any("channel" in row for row in frame["rows"]))
+        if not stream.more and not snapshot and not stream.owed and not ahead:
             self.slot(stream, frame["ts_us"], where)
         stream.part_us = frame["ts_us"]
         if len(text) > FRAME_BYTES_MAX and len(frame["rows"]) > 1:
@@ -513,8 +518,15 @@ class Session:
         # Nothing between was merged, says the answer.
         exact_rev = stream.answer["rev"] if stream.owed and stream.answer["recovered"] == "exact" else 0
         gaps: dict[str, deque] = defaultdict(deque)
+        lost = set()
         for gap in frame.get("gaps", []):
             if self.shape(gap, GAP, "gap"):
+                if ":" not in gap["topic"]:
+                    lost.add(gap["topic"])
+                    stream.lost[gap["topic"]] += 1
+                    if stream.mode not in ("every", "trade_safe") or gap["from"] is not None:
+                        self.broke(f"{where}: gap {gap} of an image")
+                    continue
                 # What lies at or below what is held is no loss.
                 if gap["to"] > stream.q.get(gap["topic"], 0):
                     gaps[gap["topic"]].append(gap)
@@ -533,11 +545,15 @@ class Session:
                 continue
             held = stream.table.get(topic)
             image = row.get("channel") is None
-            if image and row.get("full") and not (snapshot or topic in added) and stream.answer["delta"]:
+            if image and stream.resumed and held is not None and row["rev"] <= held["rev"] and not row.get("full"):
+                continue  # it came with a newer one
+            if image and stream.mode == "every" and held is not None and not row.get("full"):
+                self.change(stream, row, held, f"{where} {topic}")
+            if image and row.get("full") and not (snapshot or topic in added | lost) and stream.answer["delta"]:
                 self.broke(f"{where} {topic}: a full row of what is held")
             if image and not row.get("full") and topic in added:
                 self.broke(f"{where} {topic}: added without a full row")
-            if (image or row["channel"] == "book") and row["rev"] <= exact_rev:
+            if (image and stream.mode != "every" or row.get("channel") == "book") and row["rev"] <= exact_rev:
                 self.broke(f"{where} {topic}: recovered is exact, and rev {row['rev']} of {exact_rev} comes late")
             if row["rev"] <= stream.rev and not snapshot and topic not in added:
                 self.broke(f"{where} {topic}: rev {row['rev']} had to come with frame rev {stream.rev}")
@@ -562,8 +578,15 @@ class Session:
         for topic, rest in gaps.items():
             while rest:
                 self.number(stream, topic, None, rest, where)
-        if added - rowed:
-            self.broke(f"{where}: added {sorted(added - rowed)} without their rows")
+        if (added | lost) - rowed:
+            self.broke(f"{where}: added or lost {sorted((added | lost) - rowed)} without their rows")
+
+    def change(self, stream: Stream, row: dict, held: dict, where: str) -> None:
+        """Where each change is given: the next number, or the same again when no tick brought it."""
+        stream.changes += 1
+        narrowed = stream.asked.get("fields", stream.answer["fields"])
+        if row["q"] not in (held["q"], held["q"] + 1) and not narrowed:
+            self.broke(f"{where}: change {row['q']} where {held['q'] + 1} is expected")
 
     def number(self, stream: Stream, topic: str, q: int | None, gaps: deque, where: str) -> None:
         """Events have every number but those in gaps. `q` None: a gap after the last row."""

@@ -51,6 +51,9 @@ def broken_frames(report: Report) -> None:
         ("nothing wrong", [batch()], 0),
         ("nothing wrong with an announced gap", [batch(rows=[trade(10)], gaps=[gap(8, 9)])], 0),
         ("nothing wrong with a gap from the next one", [batch(rows=[trade(10)], gaps=[gap(None, 9)])], 0),
+        ("nothing wrong with a lost change", [batch(rows=[row(q=9, full=True, state="live")], gaps=[{**gap(None, 8), "topic": "A"}])], 0),
+        ("a lost change without its row", [batch(rows=[trade(8)], gaps=[{**gap(None, 8), "topic": "A"}])], 1),
+        ("a whole row where nothing is lost", [batch(rows=[row(full=True, state="live")])], 1),
         ("a missed frame", [batch(seq=3, prev=2)], 1),
         ("a falling rev", [batch(), batch(seq=3, prev=2, rev=5, ts_us=1_100_000, rows=[row(rev=7)])], 1),
         ("a late row", [batch(rows=[row(rev=5)])], 1),
@@ -118,6 +121,9 @@ async def watch(report: Report, url: str, seconds: float, dense: bool) -> Client
         {"topics": ["*"], "sub": "text", "decimals": "string", "rate": 2, "digest": 1},
         {"topics": ["trade:*", "status:*"], "sub": "events", "mode": "every"},
         {"topics": ["trade:*"], "sub": "events-rated", "mode": "every", "rate": 5, "decimals": "string"},
+        {"topics": ["*", "trade:*"], "sub": "each", "mode": "every", "digest": 10},
+        {"topics": ["*"], "sub": "each-rated", "mode": "every", "rate": 2, "fields": ["last", "volume"], "digest": 1},
+        {"topics": ["*"], "sub": "safe", "mode": "trade_safe", "rate": 2, "digest": 1},
         {"topics": ["trade:*"], "sub": "last-trades", "rate": 10},
         {"topics": ["book:*"], "sub": "books", "rate": 4, "depth": 3, "digest": 2},
         {"topics": ["book:*", "*"], "sub": "both", "rate": 1, "depth": 1000, "digest": 1},
@@ -158,6 +164,10 @@ async def watch(report: Report, url: str, seconds: float, dense: bool) -> Client
     report.check("busy rated streams keep 0.8 of a slot between frames", not dense or not near, near)
     report.check("a second equal subscription has a stream of its own",
                  client.subs["rated"].number != client.subs["again"].number)
+    each = client.subs["each"]
+    report.check(f"each: changes came one by one ({each.changes})", each.changes > seconds, each.changes)
+    safe = client.subs["safe"]
+    report.check(f"safe: trades do not wait for a slot ({safe.frames} frames)", not dense or safe.frames > 2 * 2 * seconds)
     # Streams that show the same market hold the same rows once they are quiet at the same revision.
     for sub in list(client.subs):
         answer = await client.command(action="unsubscribe", sub=sub)

@@ -178,6 +178,14 @@ impl Batch {
     }
 }
 
+/// A row of an image.
+struct Row {
+    rev: u64,
+    q: u64,
+    is_full: bool,
+    fields: Fields,
+}
+
 #[derive(Debug, serde::Deserialize)]
 struct Gap {
     topic: String,
@@ -424,9 +432,10 @@ impl Client {
         if self.steady && !joins {
             assert!(batch.prev.is_none_or(|prev| batch.seq <= prev + 1), "who reads at once is never merged");
         }
-        // Trades do not wait for a slot in this mode.
+        // Trades do not wait for a slot in this mode, nor do frames that only lead onto the stream.
+        let has_event = |row: &BTreeMap<_, _>| row.contains_key("channel");
         let apart = stream.mode == "trade_safe"
-            && (!batch.gaps.is_empty() || batch.rows.iter().any(|row| row.contains_key("channel")));
+            && (batch.rows.is_empty() || !batch.gaps.is_empty() || batch.rows.iter().any(has_event));
         if let (Some(slot_ns), false) = (stream.slot_ns, batch.snapshot || batch.more || joins || apart) {
             // One frame at most per slot, wherever the slots begin.
             let first_us = *stream.first_us.get_or_insert(batch.ts_us);
@@ -586,26 +595,7 @@ impl Stream {
             Some("trade") => {
                 seen.events += 1;
                 assert_eq!(number("trade_id"), Some(q), "the n-th trade has the number n");
-                let topic = format!("trade:{name}");
-                let price = history.trades[symbols.find(&name).expect("listed").index()][q as usize - 1];
-                assert!(
-                    self.filter.is_none_or(|filter| filter.takes_trade(price)),
-                    "{name}: a trade at {price}"
-                );
-                let held = self.q.get(&topic).copied().unwrap_or(q - 1);
-                if self.mode == "trade_safe" && q > held {
-                    self.meets(&name, rev, history, symbols, seen);
-                }
-                if self.all_trades() && q > held + 1 && self.left_out(&topic, held + 1..q, history, symbols) {
-                    seen.left_out += q - held - 1;
-                    self.q.insert(topic.clone(), q - 1);
-                }
-                if self.all_trades() {
-                    self.next_event(topic, q);
-                } else {
-                    let held = self.q.insert(topic, q);
-                    assert!(held.is_none_or(|held| held <= q), "{name}: {q} after {held:?}");
-                }
+                self.apply_trade(&name, rev, q, history, symbols, seen);
             }
             Some("status") => {
                 seen.events += 1;
@@ -631,44 +621,71 @@ impl Stream {
             None => {
                 let fields = row.iter().filter(|(key, _)| !KEYS.contains(&key.as_str()));
                 let fields = fields.map(|(key, value)| (key.clone(), value.get().to_owned()));
-                let symbol = symbols.find(&name).expect("listed");
-                let is_full = row.contains_key("full");
-                let held_rev = self.rows.get(&name).map_or(0, |(rev, _)| *rev);
-                if self.resumed && rev <= held_rev {
-                    return; // a repeat
-                }
-                if self.mode == "every" {
-                    self.next_change(&name, q, is_full, seen);
-                }
-                self.image_q.insert(name.clone(), q);
-                if is_full {
-                    self.whole_rev.insert(name.clone(), rev);
-                }
-                let image = history.exactly(symbol, rev);
-                let image =
-                    if self.mode == "conflate" { image.expect("a rev of a cut").into() } else { image };
-                if let Some((filter, image)) = self.filter.zip(image) {
-                    self.let_through(filter, image, &name, rev, seen);
-                }
-                let held = self.rows.entry(name.clone()).or_default();
-                assert!(row.contains_key("full") || held.0 > 0, "{name}: the first row is whole");
-                assert!(rev >= held.0, "{name}: a row never goes back");
-                if row.contains_key("full") {
-                    held.1.clear();
-                }
-                held.0 = rev;
-                held.1.extend(fields);
-                // Each selected field equals the image at its row's rev.
-                if let Some(image) = image {
-                    self.agrees(&name, image);
-                }
+                let (fields, is_full) = (fields.collect(), row.contains_key("full"));
+                let image = history.exactly(symbols.find(&name).expect("listed"), rev);
+                self.apply_image(&name, Row { rev, q, is_full, fields }, image, seen);
             }
         }
     }
 
-    fn let_through(&self, filter: &Reference, image: &Fields, name: &str, rev: u64, seen: &mut Seen) {
-        assert!(filter.takes(image), "{name} at {rev}: {image:?}");
-        seen.entered += u64::from(self.snapshot_done && !self.rows.contains_key(name));
+    fn apply_trade(
+        &mut self,
+        name: &str,
+        rev: u64,
+        q: u64,
+        history: &History,
+        symbols: &Symbols,
+        seen: &mut Seen,
+    ) {
+        let topic = format!("trade:{name}");
+        let price = history.trades[symbols.find(name).expect("listed").index()][q as usize - 1];
+        assert!(self.filter.is_none_or(|filter| filter.takes_trade(price)), "{name}: a trade at {price}");
+        let held = self.q.get(&topic).copied().unwrap_or(q - 1);
+        if !self.all_trades() {
+            let held = self.q.insert(topic, q);
+            assert!(held.is_none_or(|held| held <= q), "{name}: {q} after {held:?}");
+            return;
+        }
+        if self.mode == "trade_safe" && q > held {
+            self.meets(name, rev, history, symbols, seen);
+        }
+        if q > held + 1 && self.left_out(&topic, held + 1..q, history, symbols) {
+            seen.left_out += q - held - 1;
+            self.q.insert(topic.clone(), q - 1);
+        }
+        self.next_event(topic, q);
+    }
+
+    /// `image`: as it was at the row's revision, where the history has a page for it.
+    fn apply_image(&mut self, name: &str, row: Row, image: Option<&Fields>, seen: &mut Seen) {
+        let Row { rev, q, is_full, fields } = row;
+        if self.resumed && self.rows.get(name).is_some_and(|(held, _)| rev <= *held) {
+            return; // a repeat
+        }
+        if self.mode == "every" {
+            self.next_change(name, q, is_full, seen);
+        }
+        self.image_q.insert(name.to_owned(), q);
+        if is_full {
+            self.whole_rev.insert(name.to_owned(), rev);
+        }
+        assert!(image.is_some() || self.mode != "conflate", "{name}: {rev} is a rev at which a cut was made");
+        if let Some((filter, image)) = self.filter.zip(image) {
+            assert!(filter.takes(image), "{name} at {rev}: {image:?}");
+            seen.entered += u64::from(self.snapshot_done && !self.rows.contains_key(name));
+        }
+        let held = self.rows.entry(name.to_owned()).or_default();
+        assert!(is_full || held.0 > 0, "{name}: the first row is whole");
+        assert!(rev >= held.0, "{name}: a row never goes back");
+        if is_full {
+            held.1.clear();
+        }
+        held.0 = rev;
+        held.1.extend(fields);
+        // Each selected field equals the image at its row's rev.
+        if let Some(image) = image {
+            self.agrees(name, image);
+        }
     }
 
     /// Where each change is given: the next number, or the same again when only the state changed.

@@ -187,6 +187,8 @@ pub struct Stream {
     pub told: Rev,
     /// When the last frame went out.
     pub frame_ns: u64,
+    /// When the last one with images went out, or might have.
+    pub images_ns: u64,
     /// Rows in its frames so far.
     pub rows: u64,
     /// Losses announced in them.
@@ -236,6 +238,13 @@ impl Stream {
     /// Whether it sends events as soon as there are any, open or not.
     pub fn is_ahead(&self) -> bool {
         self.wish.mode == Mode::TradeSafe
+    }
+
+    /// Where events go ahead: whether a client beside it is owed images now, or waits for their slot like the others.
+    pub fn owes_images(&self, debt: &Debt, now_ns: u64) -> bool {
+        let first = debt.fresh || debt.joining || debt.news.is_some();
+        let slot = debt.served_until_ns <= now_ns && (self.open || self.images_ns == now_ns);
+        first || debt.held != self.rev && slot
     }
 
     /// The topics that its groups and wildcards mean today and did not mean before.
@@ -549,6 +558,7 @@ impl Streams {
             events_rev: rev,
             told: rev,
             frame_ns: now_ns,
+            images_ns: now_ns,
             rows: 0,
             gaps: 0,
             members: Vec::with_capacity(1),

@@ -111,10 +111,18 @@ impl<I: Io> Shard<I> {
     fn can_take(&mut self, key: StreamKey, member: &mut Member, before: &Debt) -> bool {
         let Some(debt) = &mut member.debt else { return true };
         let Some(session) = self.sessions.get(member.session as usize) else { return false };
-        if debt.queued || debt.served_until_ns > self.now.mono_ns {
+        if debt.queued {
             return false;
         }
         let idle = session.outbox.is_idle();
+        if debt.served_until_ns > self.now.mono_ns {
+            // Its images of this slot it has; events that go ahead it is still owed.
+            if idle && self.streams.get(key).is_ahead() {
+                debt.queued = true;
+                self.debtors.push_back((member.session, key));
+            }
+            return false;
+        }
         let level = (debt.held, debt.events, debt.seq) == (before.held, before.events, before.seq);
         let whole = !debt.under_way && !debt.fresh && debt.news.is_none() && debt.wholes.is_empty();
         let can = level && whole && idle;
@@ -236,6 +244,7 @@ impl<I: Io> Shard<I> {
             return; // it comes back when its socket has taken what waits
         }
         let mut paid = debt.clone();
+        let has_images = !stream.is_ahead() || stream.owes_images(&paid, self.now.mono_ns);
         let (was_first, seq_before) = (paid.fresh || paid.joining, paid.seq);
         self.encoder.arrivals_ns.clear();
         let level = self.encoder.encode_private(stream, &mut paid, &mut self.private, self.now);
@@ -268,10 +277,11 @@ impl<I: Io> Shard<I> {
             return;
         }
         // In a slot that the stream has not used yet, the catch-up was this client's frame.
-        let uses_slot = stream.is_open() && !was_first && !stream.is_ahead();
-        let served_until_ns = if uses_slot { slot_end_ns } else { None };
-        paid.served_until_ns = served_until_ns.unwrap_or_default();
-        let level = level && served_until_ns.is_none();
+        if has_images {
+            let served_until_ns = if stream.is_open() && !was_first { slot_end_ns } else { None };
+            paid.served_until_ns = served_until_ns.unwrap_or_default();
+        }
+        let level = level && paid.served_until_ns <= self.now.mono_ns;
         let member = &mut stream.members[place.member as usize];
         let merged = seq_before.zip(paid.seq).map_or(0, |(before, seq)| seq.saturating_sub(before + 1));
         member.merged = member.merged.saturating_add(merged as u32);

@@ -1,0 +1,247 @@
+//! The events that a client lacks, and the changes of images where each is given: in their order, losses before them.
+//!
+//! Bound kept here: `EVENTS_AT_ONCE` events are taken from the log for one frame.
+
+use tickgate_feeds::market::Channel;
+
+use super::Encoder;
+use crate::base::limits::ROW_BYTES_MAX;
+use crate::base::reason::Reason;
+use crate::flow::conflation::Rev;
+use crate::flow::conflation::log::{Event, What};
+use crate::flow::dispatch::streams::{Debt, Stream};
+use crate::flow::dispatch::topic::Topic;
+use crate::flow::dispatch::wish::Wish;
+use crate::flow::frame::batch::Batch;
+use crate::flow::frame::row::{Change, Shape, encode_change, encode_event, encode_image, ones, push_gap};
+
+/// Events taken from the log for one frame: more than fit into one.
+const EVENTS_AT_ONCE: usize = 1024;
+
+impl Encoder {
+    /// Appends the events after `debt.events` in their order, each topic's losses before them.
+    pub(super) fn push_events(
+        &mut self,
+        stream: &Stream,
+        debt: &mut Debt,
+        target: Rev,
+        batch: &mut Batch,
+    ) -> bool {
+        if stream.events().is_empty() && stream.event_images().is_empty() {
+            debt.events = target;
+            return true;
+        }
+        if self.replica.log.image_gone_rev() > debt.events && !self.push_lost_images(stream, debt, batch) {
+            return false;
+        }
+        let (due, all) = self.due_events(stream, debt, target);
+        let mut rows = 0;
+        for (at, event) in due.iter().enumerate() {
+            // What has one revision stands in one frame: a change of phase is an event, and changes an image too.
+            let together = due[at + 1..].iter().take_while(|next| next.rev == event.rev).count();
+            if event.rev > debt.events && batch.is_full(together * ROW_BYTES_MAX) {
+                return false;
+            }
+            if let What::Gap { from, reason, .. } = event.what {
+                if rows > 0 {
+                    // A gap stands before the rows it precedes, so it begins a frame of its own.
+                    return false;
+                }
+                self.count_gap(reason);
+                let name = self.replica.name(event.symbol);
+                push_gap(&mut batch.gaps, event.channel(), name, from, event.q, reason.label());
+            } else {
+                if event.channel() == Channel::Trade && stream.is_ahead() {
+                    self.push_quote_met(stream, event, debt, batch);
+                    if event.rev > debt.events && batch.is_full(together * ROW_BYTES_MAX) {
+                        return false;
+                    }
+                }
+                rows += usize::from(self.push_event(stream, event, batch));
+            }
+            debt.events = event.rev;
+        }
+        if all {
+            debt.events = target;
+        }
+        all
+    }
+
+    fn count_gap(&mut self, reason: Reason) {
+        self.stats.gaps += 1;
+        self.stats.overruns += u64::from(reason == Reason::LogOverrun);
+    }
+
+    /// Appends an event's row; says whether it has one: of an image's change no selected field may be in it.
+    fn push_event(&mut self, stream: &Stream, event: &Event, batch: &mut Batch) -> bool {
+        let (name, wish, out) = (self.replica.name(event.symbol), &stream.wish, batch.rows());
+        let before = out.len();
+        match event.what {
+            What::Image { channel, mask, present, .. } => {
+                let change = Change { rev: event.rev, q: event.q, time: event.time, channel, mask, present };
+                let values = self.replica.log.values(event);
+                encode_change(out, name, change, values, wish.fields.mask(channel), wish.strings);
+            }
+            _ => encode_event(out, name, event, wish.strings),
+        }
+        if out.len() == before {
+            return false;
+        }
+        out.put(b",");
+        self.arrivals_ns.push(event.arrival_ns);
+        self.stats.rows += 1;
+        true
+    }
+
+    /// Of images whose changes are no longer all in the log: announces the loss, and gives the image of now instead.
+    fn push_lost_images(&mut self, stream: &Stream, debt: &mut Debt, batch: &mut Batch) -> bool {
+        for &topic in stream.event_images() {
+            if self.has_lost(topic, debt.image_rev(topic, stream.wish.mode)) {
+                if batch.is_full(0) {
+                    return false;
+                }
+                self.push_instead(stream, topic, debt, batch);
+            }
+        }
+        true
+    }
+
+    /// Whether changes of an image after `since` are no longer in the log.
+    fn has_lost(&self, topic: Topic, since: Rev) -> bool {
+        let Topic { channel, symbol } = topic;
+        self.replica.log.topic(channel, symbol).gone_rev > since && self.replica.images.rev(symbol) > since
+    }
+
+    /// Announces that changes of an image are lost, and gives it whole.
+    fn push_instead(&mut self, stream: &Stream, topic: Topic, debt: &mut Debt, batch: &mut Batch) {
+        self.count_gap(Reason::LogOverrun);
+        let Topic { channel, symbol } = topic;
+        let (name, head) = (self.replica.name(symbol), self.replica.images.head(symbol));
+        // The row itself has the last number.
+        push_gap(&mut batch.gaps, channel, name, None, head.q.saturating_sub(1), Reason::LogOverrun.label());
+        let Wish { fields, strings, .. } = *stream.wish;
+        let shape = Shape { since: 0, fields: fields.mask(channel), strings };
+        encode_image(batch.rows(), &self.replica.images, name, symbol, shape);
+        batch.rows().put(b",");
+        self.stats.rows += 1;
+        self.arrivals_ns.push(head.arrival_ns);
+        debt.gave_whole(topic, self.replica.images.rev(symbol));
+    }
+
+    /// Appends what changed of a trade's quote until the trade, unless it was given.
+    fn push_quote_met(&mut self, stream: &Stream, trade: &Event, debt: &mut Debt, batch: &mut Batch) {
+        let topic = Topic { channel: Channel::Quote, symbol: trade.symbol };
+        if stream.kept_images().binary_search(&topic).is_err() {
+            return; // only the trades were asked for
+        }
+        if debt.whole_rev(topic).is_none() {
+            if debt.lacks(topic) {
+                self.push_topic_row(stream, topic, 0, debt, batch);
+                return debt.gave_whole(topic, self.replica.images.rev(topic.symbol));
+            }
+            if stream.joined_at(topic) > debt.held {
+                return; // it comes whole at the next slot
+            }
+        }
+        let since = debt.image_rev(topic, stream.wish.mode);
+        if self.has_lost(topic, since) {
+            return self.push_instead(stream, topic, debt, batch);
+        }
+        let mut values = [None; u32::BITS as usize];
+        let mut change: Option<Change> = None;
+        let log = &self.replica.log;
+        for event in
+            log.topic_since(topic.channel, topic.symbol, since).filter(|event| event.rev <= trade.rev)
+        {
+            let What::Image { channel, mask, present, .. } = event.what else { continue };
+            // The newest comes first, and of each field the newest value counts.
+            let Event { rev, q, time, .. } = *event;
+            let change = change.get_or_insert(Change { rev, q, time, channel, mask: 0, present: 0 });
+            let mut theirs = log.values(event);
+            for number in ones(present) {
+                let value = theirs.next();
+                if change.mask >> number & 1 == 0 {
+                    values[number] = value;
+                }
+            }
+            change.present |= present & !change.mask;
+            change.mask |= mask;
+        }
+        let Some(change) = change else { return };
+        let (name, out) = (self.replica.name(topic.symbol), batch.rows());
+        let before = out.len();
+        let values = values.into_iter().flatten();
+        encode_change(out, name, change, values, stream.wish.fields.quote, stream.wish.strings);
+        if out.len() > before {
+            out.put(b",");
+            self.stats.rows += 1;
+        }
+        debt.gave_whole(topic, change.rev);
+    }
+
+    /// The events after `since`, oldest first, and whether these are all. Who is far behind gets them in portions, so that
+    /// no payment walks the whole log for one frame.
+    fn due_events(&self, stream: &Stream, debt: &Debt, target: Rev) -> (Vec<Event>, bool) {
+        let log = &self.replica.log;
+        let mut due: Vec<Event> = Vec::new();
+        let since = |topic: Topic| debt.events.max(stream.joined_at(topic));
+        let since_image = |topic: Topic| debt.image_rev(topic, stream.wish.mode);
+        for &topic in stream.events() {
+            let known = log.topic(topic.channel, topic.symbol);
+            if known.gone_rev > since(topic) && known.gone_rev <= target {
+                due.push(known.gone(topic.channel, topic.symbol));
+            }
+        }
+        let wanted = |event: &&Event| {
+            let topic = Topic { channel: event.channel(), symbol: event.symbol };
+            if topic.is_image() {
+                return stream.event_images().binary_search(&topic).is_ok() && event.rev > since_image(topic);
+            }
+            stream.events().binary_search(&topic).is_ok()
+                && event.rev > since(topic)
+                && passes(&stream.wish, event)
+        };
+        let mut all = true;
+        let behind = log.count_since(debt.events);
+        if behind > EVENTS_AT_ONCE || behind < stream.events().len() + stream.event_images().len() {
+            let before = due.len();
+            let behind = log.since(debt.events).take_while(|event| event.rev <= target);
+            due.extend(behind.filter(wanted).take(EVENTS_AT_ONCE));
+            all = due.len() - before < EVENTS_AT_ONCE;
+            if let (false, Some(last)) = (all, due.last().map(|event| event.rev)) {
+                // What has one revision is not torn apart.
+                due.truncate(due.iter().rposition(|event| event.rev < last).map_or(due.len(), |at| at + 1));
+            }
+        } else {
+            for &topic in stream.events() {
+                let events = log.topic_since(topic.channel, topic.symbol, since(topic));
+                due.extend(events.filter(|event| event.rev <= target && passes(&stream.wish, event)));
+            }
+            for &topic in stream.event_images() {
+                let events = log.topic_since(topic.channel, topic.symbol, since_image(topic));
+                due.extend(events.filter(|event| event.rev <= target));
+            }
+        }
+        due.sort_unstable_by_key(|event| event.rev);
+        (due, all)
+    }
+
+    /// The number of the topic's last event that somebody who holds `rev` has been given.
+    pub fn q_at(&self, topic: Topic, rev: Rev) -> u64 {
+        let log = &self.replica.log;
+        let known = log.topic(topic.channel, topic.symbol);
+        let first_after = log.topic_since(topic.channel, topic.symbol, rev).last();
+        first_after.map_or(known.q, |event| match event.what {
+            What::Gap { from: Some(from), .. } => from - 1,
+            _ => event.q - 1,
+        })
+    }
+}
+
+/// Whether the filter, if there is one, lets an event through: it speaks of trades alone.
+pub(super) fn passes(wish: &Wish, event: &Event) -> bool {
+    match (&wish.filter, &event.what) {
+        (Some(filter), What::Trade(trade)) => filter.takes_trade(trade),
+        _ => true,
+    }
+}
