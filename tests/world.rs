@@ -93,7 +93,8 @@ impl World {
 
     /// One more gateway, whose upstream is the last one.
     fn add_edge(&mut self) {
-        let mut edge = Edge::connect(self.newest_shards(), &mut Rng::with_seed(0));
+        let mut edge =
+            Edge::connect(&format!("edge{}", self.edges.len()), self.newest_shards(), &mut Rng::with_seed(0));
         while !edge.is_ready() {
             self.mono_ns += 1_000_000;
             self.turn();
@@ -107,12 +108,15 @@ impl World {
         self.edges.last_mut().map_or(&mut self.shards, |edge| &mut edge.shards)
     }
 
-    /// Any shard of any gateway.
-    fn any_shard(&mut self) -> &mut SimIo {
-        let all = self.edges.iter_mut().flat_map(|edge| &mut edge.shards).chain(&mut self.shards);
-        let mut all: Vec<&mut SimIo> = all.map(|(_, io)| io).collect();
-        let at = self.random.usize(..all.len());
-        all.swap_remove(at)
+    /// Every shard of every gateway.
+    fn all_shards(&mut self) -> Vec<&mut SimIo> {
+        let edges = self.edges.iter_mut().flat_map(|edge| &mut edge.shards);
+        self.shards.iter_mut().chain(edges).map(|(_, io)| io).collect()
+    }
+
+    fn any_shard(&mut self) -> usize {
+        let count = self.all_shards().len();
+        self.random.usize(..count)
     }
 
     fn time(&self) -> Time {
@@ -207,7 +211,8 @@ impl World {
             let at = self.random.usize(..self.clients.len());
             let client = self.clients[at].reconnected(&mut self.random);
             self.clients[at].hang_up();
-            self.any_shard().newcomers.push(client.newcomer());
+            let shard = self.any_shard();
+            self.all_shards()[shard].newcomers.push(client.newcomer());
             self.clients.push(client);
         }
         self.step_edges();
@@ -230,8 +235,9 @@ impl World {
     }
 
     fn connect(&mut self) {
+        let shard = self.any_shard();
         let client = Client::new(&mut self.random);
-        self.any_shard().newcomers.push(client.newcomer());
+        self.all_shards()[shard].newcomers.push(client.newcomer());
         self.clients.push(client);
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 use tickgate_feeds::market::{Channel, State, Symbol, Time};
-use tickgate_feeds::symbols::Symbols;
+use tickgate_feeds::symbols::{Steps, Symbols};
 
 use super::http::Parts;
 use super::ingest::Ingest;
@@ -165,7 +165,7 @@ pub fn symbols(symbols: &Arc<Symbols>, feeds: &Arc<FeedNames>) -> Parts {
             let feed = feeds.get(usize::from(listing.feed.0));
             let (feed, simulated) = feed.map_or(("", false), |(name, simulated)| (name, *simulated));
             out.extend_from_slice(if from == 0 && out.is_empty() { b"" } else { b"," });
-            let steps = listing.steps.iter().flat_map(|steps| steps.pairs());
+            let steps = listing.steps.iter().flat_map(Steps::pairs);
             let steps = steps.map(|(from, width)| (from.to_string(), width.to_string())).collect();
             let row = Row { channel: listing.channel.name(), feed, simulated, steps, symbol: &listing.name };
             // Writing to memory cannot fail.

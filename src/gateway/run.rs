@@ -206,6 +206,9 @@ fn start_shards(
     Ok((threads, published))
 }
 
+/// What drives a feed on its thread, until it is told to stop.
+type Run = Box<dyn FnOnce(&Ingest, &AtomicBool, &adapter::Gauge) + Send>;
+
 fn start_feeds(
     feeds: Running,
     clock: Clock,
@@ -213,7 +216,7 @@ fn start_feeds(
     life: &Arc<Life>,
 ) -> Result<(Vec<JoinHandle<()>>, Vec<FeedGauge>), String> {
     let (mut threads, mut gauges) = (Vec::new(), Vec::new());
-    let mut start = |name: String, run: Box<dyn FnOnce(&Ingest, &AtomicBool, &adapter::Gauge) + Send>| {
+    let mut start = |name: String, run: Run| {
         let gauge = Arc::new(adapter::Gauge::default());
         gauges.push(FeedGauge { name: name.clone(), gauge: Arc::clone(&gauge) });
         let (ingest, life) = (Arc::clone(ingest), Arc::clone(life));

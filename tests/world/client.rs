@@ -572,8 +572,8 @@ impl Stream {
     /// Events of a lossless topic come without holes; after a resume those that were there before a frame was whole may
     /// come again.
     fn next_event(&mut self, topic: String, q: u64) {
-        let held = self.q.entry(topic).or_insert(q - 1);
-        assert!(q == *held + 1 || self.resumed && q <= *held, "the next event: {q} after {held}");
+        let held = self.q.entry(topic.clone()).or_insert(q - 1);
+        assert!(q == *held + 1 || self.resumed && q <= *held, "{topic}: the next event: {q} after {held}");
         *held = q.max(*held);
     }
 

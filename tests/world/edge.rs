@@ -40,18 +40,18 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// Connects to one of these shards.
-    pub fn connect(upstream: &mut [(Shard<SimIo>, SimIo)], random: &mut Rng) -> Self {
+    /// A gateway of this name, connected to one of these shards.
+    pub fn connect(name: &str, upstream: &mut [(Shard<SimIo>, SimIo)], random: &mut Rng) -> Self {
         let plan = Plan::from_spec(&Spec::parse(SPEC).expect("a spec")).expect("a plan");
         let symbols = Arc::new(Symbols::new(1_000));
         let limits = super::tight();
         let wakers = (0..SHARDS).map(|_| Box::new(|| ()) as Box<dyn Fn() + Send + Sync>).collect();
-        let ingest = Ingest::new(Arc::clone(&symbols), Node::new("edge", "edge"), &limits, wakers);
+        let ingest = Ingest::new(Arc::clone(&symbols), Node::new(name, name), &limits, wakers);
         let mut edge = Self {
             shards: Vec::new(),
             symbols,
             ingest: Arc::new(ingest),
-            peer: Peer::new(plan, FeedId(0), "edge".to_owned()),
+            peer: Peer::new(plan, FeedId(0), name.to_owned()),
             pipe: SharedPipe::default(),
             pending: Vec::new(),
             is_ready: false,

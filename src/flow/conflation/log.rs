@@ -264,7 +264,7 @@ impl Log {
     fn forget_oldest(&mut self) {
         let Some(Entry { event, .. }) = self.entries.pop_front() else { return };
         self.first += 1;
-        self.gone_rev = event.rev;
+        self.gone_rev = self.gone_rev.max(event.rev);
         let is_image = matches!(event.what, What::Image { .. });
         if is_image {
             self.values.drain(..event.values());

@@ -83,7 +83,7 @@ impl TopicName {
                 let members = symbols.group(name).ok_or_else(|| unknown("group"))?;
                 members.iter().filter_map(|&symbol| carried(symbol, &symbols.listing(symbol)?)).collect()
             }
-            Target::Prefix(prefix) => symbols.with_prefix(prefix, topics_max, &carried),
+            Target::Prefix(prefix) => symbols.with_prefix(prefix, topics_max, carried),
         };
         match topics.is_empty() {
             true if is_lacking.get() => {

@@ -184,27 +184,46 @@ impl Hub {
                 let top = BookTop { symbol: whose, revs, q, time, arrival_ns, depth, bids, asks };
                 adopted.put_book(symbol, top, self.books.levels_max());
             }
-            Body::Trade(trade) => self.log.append(event(What::Trade(trade))),
-            Body::Phase(phase) => self.log.append(event(What::Phase(phase))),
+            Body::Trade(trade) => self.adopt_event(event(What::Trade(trade))),
+            Body::Phase(phase) => self.adopt_event(event(What::Phase(phase))),
             Body::Bar(bar) => {
                 let channel = bar.channel;
                 let open = OpenBar { symbol, channel, bar: Some(bar), rev, q, time, arrival_ns };
                 let next = OpenBar { bar: None, q: q + 1, ..open };
                 adopted.bars.insert((channel, symbol), if bar.is_final { next } else { open });
                 if bar.is_final {
-                    self.log.append(event(What::Bar(bar)));
+                    self.adopt_event(event(What::Bar(bar)));
                 }
             }
         }
     }
 
+    /// Events of a topic that came while we watched begin with the first that is told. Those before it are not to be had
+    /// here, and who comes from elsewhere may need them.
+    fn adopt_event(&mut self, event: Event) {
+        let channel = event.channel();
+        if event.q > self.log.topic(channel, event.symbol).q + 1 {
+            let what = What::Gap { channel, from: None, reason: Reason::LogOverrun };
+            self.log.append(Event { q: event.q - 1, what, ..event });
+        }
+        self.log.append(event);
+    }
+
     fn adopt_gap(&mut self, symbol: Symbol, gap: &Gap) {
-        let (channel, from, rev, q) = (gap.channel, gap.from, gap.rev, gap.to);
-        if q <= self.log.topic(channel, symbol).q {
+        let (channel, rev, q) = (gap.channel, gap.rev, gap.to);
+        let last = self.log.topic(channel, symbol).q;
+        if q <= last {
             return; // it was told before, or is held
         }
+        // What lies before it is not to be had here either: then it begins with whatever a reader expects.
+        let from = gap.from.filter(|from| *from <= last + 1);
         let known = Reason::ALL.iter().find(|reason| reason.label() == gap.reason);
         let reason = known.copied().unwrap_or(Reason::UpstreamGap);
+        let adopted = self.adopted.get_or_insert_default();
+        // A bar that became final unseen is open no longer.
+        if let Some(open) = adopted.bars.get_mut(&(channel, symbol)).filter(|open| open.q <= q) {
+            *open = OpenBar { bar: None, rev, q: q + 1, ..*open };
+        }
         let what = What::Gap { channel, from, reason };
         self.log.append(Event { rev, q, time: Time(0), arrival_ns: 0, symbol, what });
     }
@@ -223,4 +242,73 @@ impl Hub {
 
 fn is_image(channel: Channel) -> bool {
     !channel.fields().is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::limits::Limits;
+    use rust_decimal::Decimal;
+    use tickgate_feeds::market::{FeedId, quote};
+    use tickgate_feeds::spec::Spec;
+    use tickgate_feeds::symbols::Symbols;
+    use tickgate_feeds::tickgate::{Heard, Peer, Plan};
+
+    /// A peer on a connection to a gateway of this epoch, which gives a picture of these rows at `rev`.
+    fn connect(peer: &mut Peer, epoch: &str, rev: u64, rows: &str) {
+        peer.disconnected();
+        let frames = [
+            format!(
+                r#"{{"type":"welcome","epoch":"{epoch}","heartbeat_ms":3000,"simulated":true,"path":["{epoch}"]}}"#
+            ),
+            format!(
+                r#"{{"type":"subscribed","stream":1,"seq":1,"rev":{rev},"q":{{"trade:A":4}},"rejected":[]}}"#
+            ),
+            format!(
+                r#"{{"type":"batch","stream":1,"seq":1,"prev":null,"rev":{rev},"snapshot":true,"rows":[{rows}]}}"#
+            ),
+        ];
+        let heard = frames.map(|frame| peer.hear(&mut frame.into_bytes()).expect("understood"));
+        assert_eq!(heard[2], Heard::Whole);
+    }
+
+    fn row(name: &str, rev: u64, last: &str) -> String {
+        format!(
+            r#"{{"symbol":"{name}","rev":{rev},"q":7,"time_us":5,"full":true,"state":"live","last":"{last}"}}"#
+        )
+    }
+
+    #[test]
+    fn another_epoch_leaves_no_number_of_the_one_before() {
+        let symbols = Arc::new(Symbols::new(9));
+        let mut hub = Hub::new(Arc::clone(&symbols), Node::new("edge", "edge"), &Limits::default());
+        let plan = Plan::from_spec(&Spec::parse("tickgate:ws://h").expect("a spec")).expect("a plan");
+        let mut peer = Peer::new(plan, FeedId(0), "edge".to_owned());
+        connect(&mut peer, "e1", 90, &[row("A", 80, "1.50"), row("B", 85, "2")].join(","));
+        hub.adopt(peer.told(), 3);
+        let [a, b] = ["A", "B"].map(|name| symbols.find(name).expect("listed"));
+        assert_eq!((hub.rev(), hub.images().rev(a), &*hub.node().epoch, hub.node().run), (90, 80, "e1", 0));
+        assert_eq!(*hub.node().path, ["e1".to_owned(), "edge".to_owned()]);
+        assert_eq!(hub.images().value(a, quote::LAST), Some(Decimal::new(150, 2)));
+        let cut = hub.cut(0, 80);
+        assert_eq!(
+            cut.changed.iter().map(|changed| changed.symbol).collect::<Vec<_>>(),
+            [b],
+            "by its revision"
+        );
+        assert!(hub.cut(0, 0).events[0].is_overrun(), "four trades are not to be had here");
+
+        connect(&mut peer, "e2", 12, &row("A", 10, "3"));
+        hub.adopt(peer.told(), 4);
+        assert_eq!((hub.rev(), &*hub.node().epoch, hub.node().run), (12, "e2", 1));
+        assert_eq!(hub.images().value(a, quote::LAST), Some(Decimal::from(3)));
+        assert_eq!(hub.images().value(b, STATE), Some(State::Pending.decimal()));
+        assert_eq!(hub.images().value(b, quote::LAST), None, "this run has no such symbol");
+        let cut = hub.cut(0, 90);
+        assert_eq!(
+            (cut.since, cut.rev, cut.changed.len()),
+            (0, 12, 2),
+            "who was in the other run gets everything"
+        );
+    }
 }

@@ -222,7 +222,8 @@ impl Encoder {
                 due.extend(events.filter(|event| event.rev <= target));
             }
         }
-        due.sort_unstable_by_key(|event| event.rev);
+        // A loss stands before what has the same revision.
+        due.sort_unstable_by_key(|event| (event.rev, !matches!(event.what, What::Gap { .. })));
         (due, all)
     }
 
