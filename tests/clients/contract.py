@@ -161,7 +161,7 @@ class Stream:
         """The same in another session, from where this one left off."""
         other = copy.deepcopy(self)
         # Some of what was cut off came already.
-        other.repeats = dict(self.q) if self.more or self.owed else {}
+        other.repeats = dict(self.q) if self.more or self.owed or self.mode == "trade_safe" else {}
         other.resumed = True
         other.count()
         other.take(answer, {})
@@ -479,7 +479,9 @@ class Session:
         every = stream.answer["digest"]
         due = every and frame["seq"] % every == 0 and not stream.more
         # A catch-up may come without one.
-        stream.digests_due += bool(due and frame["prev"] is not None and frame["seq"] == frame["prev"] + 1 and not stream.owed)
+        # Frames of trades between two slots have none.
+        ahead = stream.mode == "trade_safe" and any("channel" in row for row in frame["rows"])
+        stream.digests_due += bool(due and not ahead and frame["prev"] is not None and frame["seq"] == frame["prev"] + 1 and not stream.owed)
         if "digest" not in frame:
             return
         if not due:

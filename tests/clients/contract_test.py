@@ -35,6 +35,9 @@ def broken_frames(report: Report) -> None:
     def row(**changed):
         return {"symbol": "A", "rev": 6, "q": 4, "time_us": 1, "last": 2, **changed}
 
+    def whole(q=4):
+        return {"symbol": "A", "rev": 6, "q": q, "time_us": 1, "full": True, "state": "live", "last": 2}
+
     def after(seq=10, prev=9, **more):
         return {**batch(seq, prev, rev=7, **more), "stream": 2}
 
@@ -51,9 +54,9 @@ def broken_frames(report: Report) -> None:
         ("nothing wrong", [batch()], 0),
         ("nothing wrong with an announced gap", [batch(rows=[trade(10)], gaps=[gap(8, 9)])], 0),
         ("nothing wrong with a gap from the next one", [batch(rows=[trade(10)], gaps=[gap(None, 9)])], 0),
-        ("nothing wrong with a lost change", [batch(rows=[row(q=9, full=True, state="live")], gaps=[{**gap(None, 8), "topic": "A"}])], 0),
+        ("nothing wrong with a lost change", [batch(rows=[whole(q=9)], gaps=[{**gap(None, 8), "topic": "A"}])], 0),
         ("a lost change without its row", [batch(rows=[trade(8)], gaps=[{**gap(None, 8), "topic": "A"}])], 1),
-        ("a whole row where nothing is lost", [batch(rows=[row(full=True, state="live")])], 1),
+        ("a whole row where nothing is lost", [batch(rows=[whole()])], 1),
         ("a missed frame", [batch(seq=3, prev=2)], 1),
         ("a falling rev", [batch(), batch(seq=3, prev=2, rev=5, ts_us=1_100_000, rows=[row(rev=7)])], 1),
         ("a late row", [batch(rows=[row(rev=5)])], 1),
@@ -95,7 +98,7 @@ def broken_frames(report: Report) -> None:
         ("an event that came before the cursor", {}, {}, [batch(rows=[trade(8)])], 1),
         ("nothing wrong with a repeat after a part", {"more": True, "rev": 5}, {}, [batch(rows=[trade(8), trade(9)])], 0),
         ("a whole picture again", {}, {}, [{**picture, "rev": 6}], 1),
-        ("exact, and an image changed", {}, exact, [batch(rows=[row(rev=6)])], 1),
+        ("exact, and an image changed", {}, {**exact, "mode": "conflate"}, [batch(rows=[row(rev=6)])], 1),
         ("exact, and an event is lost", {}, exact, [batch(rows=[trade(10)], gaps=[gap(9, 9)])], 1),
         ("exact, and nothing wrong", {}, exact, [batch(rows=[trade(9), trade(10)], rev=7)], 0),
     ]:

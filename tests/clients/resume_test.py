@@ -321,7 +321,8 @@ UPDATES = [
     ("changed fields", {"delta": True}, set(), set()),
     ("digests", {"digest": 1}, set(), set()),
     ("trades", {"add": ["trade:@VN30"]}, "last trades", set()),
-    ("every trade", {"mode": "every"}, set(), set()),
+    ("every change", {"mode": "every"}, "all images", set()),
+    ("every trade", {"mode": "trade_safe"}, "all images", set()),
     ("the last trade", {"mode": "conflate"}, set(), set()),
     ("nothing", {}, set(), set()),
     ("other topics", {"topics": ["@VN30", "book:FPT", "trade:FPT"]}, {"book:FPT"}, "the others"),
@@ -351,7 +352,7 @@ async def updates(report: Report, binary: str) -> None:
             await same_table(report, name, one, fresh, "s")
             came = {topic for _, frame in one.batches["s"][given:] for topic in frame.get("added", [])}
             images = {topic for topic, row in stream.table.items() if "channel" not in row}
-            expected = {"the rest of the group": images - held.keys(), "all quotes": images - {"VN30"}, "the index": {"VN30"},
+            expected = {"the rest of the group": images - held.keys(), "all images": images, "all quotes": images - {"VN30"}, "the index": {"VN30"},
                         "last trades": {topic for topic in came if topic.startswith("trade:")}, "some": came}
             report.equal(f"{name}: whole rows of", came, expected.get(added, added) if isinstance(added, str) else added)
             clean(report, name, one, fresh)

@@ -403,6 +403,7 @@ impl Client {
             return; // nothing was to be changed
         }
         self.streams.remove(&number);
+        stream.resumed = had.resumed;
         stream.asked = Value::Null; // what it is now was never one command, so it is not resumed
         if had.snapshot_done && had.filter.is_none() && stream.filter.is_none() {
             stream.goes_on(had, message);
@@ -659,7 +660,7 @@ impl Stream {
     /// `image`: as it was at the row's revision, where the history has a page for it.
     fn apply_image(&mut self, name: &str, row: Row, image: Option<&Fields>, seen: &mut Seen) {
         let Row { rev, q, is_full, fields } = row;
-        if self.resumed && self.rows.get(name).is_some_and(|(held, _)| rev <= *held) {
+        if self.resumed && !is_full && self.rows.get(name).is_some_and(|(held, _)| rev <= *held) {
             return; // a repeat
         }
         if self.mode == "every" {

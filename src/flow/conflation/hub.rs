@@ -242,7 +242,7 @@ impl Hub {
         if !channel.fields().is_empty() {
             standing.is_kept = depth.is_some();
             if standing.is_kept {
-                self.log.keep(channel, symbol, self.images.head(symbol).q, self.rev);
+                self.log.keep(&self.images, symbol);
             } else {
                 self.log.drop(channel, symbol);
             }

@@ -10,7 +10,7 @@ use rust_decimal::Decimal;
 use tickgate_feeds::market::{Bar, Channel, Phase, Symbol, Time, Trade};
 
 use super::Rev;
-use super::images::Images;
+use super::images::{Head, Images};
 use crate::base::limits::VALUES_PER_EVENT;
 use crate::base::reason::Reason;
 
@@ -195,8 +195,9 @@ impl Log {
         }
     }
 
-    /// From now on the changes of this image are kept: those up to `rev` and `q` are not.
-    pub fn keep(&mut self, channel: Channel, symbol: Symbol, q: u64, rev: Rev) {
+    /// From now on the changes of this image are kept: those up to its last one are not.
+    pub fn keep(&mut self, images: &Images, symbol: Symbol) {
+        let (rev, Head { q, channel, .. }) = (images.rev(symbol), *images.head(symbol));
         let topic = Topic { q, rev, gone_q: q, gone_rev: rev, newest: 0 };
         if !self.keeps(channel, symbol) {
             self.others.insert((channel, symbol), topic);

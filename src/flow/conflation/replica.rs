@@ -112,7 +112,7 @@ impl Replica {
     /// Somebody here begins to want something. Of an image every change from now on is kept.
     pub fn want(&mut self, channel: Channel, symbol: Symbol) {
         if !channel.fields().is_empty() && symbol.index() < self.len() {
-            self.log.keep(channel, symbol, self.images.head(symbol).q, self.rev);
+            self.log.keep(&self.images, symbol);
         }
     }
 

@@ -222,7 +222,7 @@ impl Encoder {
                 due.extend(events.filter(|event| event.rev <= target));
             }
         }
-        // A loss stands before what has the same revision.
+        // A gap that has the revision of an event stands before it.
         due.sort_unstable_by_key(|event| (event.rev, !matches!(event.what, What::Gap { .. })));
         (due, all)
     }
