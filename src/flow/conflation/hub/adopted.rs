@@ -64,13 +64,16 @@ impl Adopted {
     /// Puts the wanted books and bars that changed after `since`, or were asked for since the last cut, into a cut.
     pub(super) fn changed_since(&mut self, since: Rev, wants: &Wants, cut: &mut Cut) {
         let asked = std::mem::take(&mut self.asked);
-        let is_due = |channel, symbol, rev| {
-            asked.contains(&(channel, symbol)) || rev > since && wants.deepest(channel, symbol).is_some()
-        };
-        let books = self.books.iter().filter(|(symbol, top)| is_due(Channel::Book, **symbol, top.rev_at(1)));
-        cut.books.extend(books.map(|(_, top)| top.clone()));
-        let bars = self.bars.iter().filter(|((channel, symbol), open)| is_due(*channel, *symbol, open.rev));
-        cut.bars.extend(bars.map(|(_, open)| *open));
+        let mut wanted: Vec<_> = wants.all().map(|want| (want.channel, want.symbol)).collect();
+        wanted.dedup(); // of several depths
+        for topic @ (channel, symbol) in wanted {
+            let is_due = |rev| rev > since || asked.contains(&topic);
+            if channel == Channel::Book {
+                cut.books.extend(self.books.get(&symbol).filter(|top| is_due(top.rev_at(1))).cloned());
+            } else {
+                cut.bars.extend(self.bars.get(&topic).filter(|open| is_due(open.rev)));
+            }
+        }
     }
 }
 
@@ -106,7 +109,7 @@ impl Hub {
         self.rev = self.rev.max(told.rev);
         if begins {
             self.mark_untold();
-            for want in self.wants.all() {
+            for want in self.wants.all().collect::<Vec<_>>() {
                 self.keep_adopted(want);
             }
         }
@@ -154,7 +157,7 @@ impl Hub {
     fn keep_adopted(&mut self, want: Want) {
         let Want { channel, symbol, .. } = want;
         if is_image(channel) && symbol.index() < self.images.len() {
-            self.log.keep(channel, symbol, self.images.head(symbol).q, self.rev);
+            self.log.keep(&self.images, symbol);
         }
     }
 
