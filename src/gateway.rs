@@ -7,6 +7,7 @@ pub mod ingest;
 pub mod shard;
 pub mod http;
 pub mod rest;
+pub mod stream;
 pub mod page;
 pub mod doors;
 pub mod metrics;

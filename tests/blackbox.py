@@ -34,11 +34,13 @@ class Test(NamedTuple):
 TESTS = [
     Test("board", "tests/board/board_test.py",
          "--url {url} --admin {admin} --pid {pid} --screenshot {target}/board.png"),
+    Test("browser", "tests/board/stream_test.py", "--binary {program}", None),
     Test("grafana", "tests/grafana/panels_test.py", "--url {url} --admin {admin}"),
     Test("contract", "tests/clients/contract_test.py", "--url {ws}/ws"),
     Test("capture", "tests/clients/capture_test.py", "--binary {program}", None),
     Test("bad_input", "tests/clients/bad_input_test.py", "--binary {program}", None),
     Test("http", "tests/clients/http_test.py", "--binary {program}", None),
+    Test("stream", "tests/clients/stream_test.py", "--binary {program}", None),
     Test("silence", "tests/clients/silence_test.py", "--binary {program}", None),
     Test("restart", "tests/clients/restart_test.py", "--binary {program}", None),
     Test("resume", "tests/clients/resume_test.py", "--binary {program}", None),

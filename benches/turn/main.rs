@@ -13,6 +13,7 @@ use tickgate::base::clock::Now;
 use tickgate::base::limits::Limits;
 use tickgate::flow::adapter::Sink;
 use tickgate::flow::conflation::cut::Node;
+use tickgate::flow::frame::command;
 use tickgate::flow::socket::wire::{Io, Newcomer, Ready, Wire};
 use tickgate::gateway::ingest::Ingest;
 use tickgate::gateway::shard::{Identity, Shard};
@@ -94,12 +95,12 @@ impl Bench {
         Self { ingest, shard, io, random: fastrand::Rng::with_seed(7), symbols }
     }
 
-    fn connect(&mut self, query: String) {
+    fn connect(&mut self, query: &str) {
         self.io.newcomers.push(Newcomer {
             wire: Void,
             peer: ([127, 0, 0, 1], 1).into(),
             head: Vec::new(),
-            query,
+            asked: command::from_query(query, &Limits::default()),
         });
     }
 
@@ -152,7 +153,7 @@ fn main() {
 fn broadcast(clients: u64, ticks: u64) {
     let mut bench = Bench::new(1);
     for _ in 0..clients {
-        bench.connect("symbols=*".into());
+        bench.connect("symbols=*");
     }
     bench.tick(0);
     bench.settle();
@@ -172,7 +173,7 @@ fn market(clients: u64, slots: u64) {
     }
     for _ in 0..clients {
         let symbols: Vec<String> = (0..30).map(|_| format!("L{:04}", bench.random.u32(0..1_000))).collect();
-        bench.connect(format!("symbols={}&rate=10", symbols.join(",")));
+        bench.connect(&format!("symbols={}&rate=10", symbols.join(",")));
     }
     bench.settle();
     // Two seconds of ticks, over and over, so that making them up is no part of what is counted.

@@ -141,10 +141,11 @@ CLIENTS = [
           "Gaps a second in frames: what was lost, and said so. A client sees them as `gaps`.",
           (rate("tickgate_gaps_announced_total"), "{{instance}}")),
     lines("At the door", "cps",
-          "Connections a second: accepted, made WebSockets, refused for want of room; requests refused because too many "
-          "were being answered, which are readers that do not read; and requests with an error.",
+          "Connections a second: accepted, made WebSockets or event streams, refused for want of room; requests refused "
+          "because too many were being answered, which are readers that do not read; and requests with an error.",
           (rate("tickgate_connections_accepted_total"), "accepted {{instance}}"),
           (rate("tickgate_upgrades_total"), "upgraded {{instance}}"),
+          (rate("tickgate_event_streams_total"), "event streams {{instance}}"),
           (rate("tickgate_connections_refused_total"), "refused {{instance}}"),
           (rate("tickgate_requests_refused_total"), "requests refused {{instance}}"),
           (rate("tickgate_bad_requests_total"), "bad requests {{instance}}")),

@@ -53,12 +53,16 @@ macro_rules! reasons {
 reasons! {
     /// The client said goodbye.
     ClientClosed = "client_closed", End(Some(1000)), "closed by the client";
+    /// The subscription of a client that only listens has ended, or was refused.
+    Done = "done", End(Some(1000)), "nothing more will come";
+    /// The subscription of a client that only listens was refused for now.
+    Later = "later", End(Some(4004)), "try again a little later";
     /// The client's socket ended without a close frame.
     Disconnected = "disconnected", End(None), "connection lost";
     /// The gateway is shutting down.
     Restart = "restart", End(Some(1012)), "restarting, reconnect shortly";
-    /// The WebSocket protocol was broken.
-    ProtocolError = "protocol_error", End(Some(1002)), "WebSocket protocol error";
+    /// The WebSocket protocol was broken, or who should only listen spoke.
+    ProtocolError = "protocol_error", End(Some(1002)), "the protocol was broken";
     /// A text message was not UTF-8.
     InvalidUtf8 = "invalid_utf8", End(Some(1007)), "text is not valid UTF-8";
     /// Binary frames on a session that speaks JSON.

@@ -1,4 +1,4 @@
-//! The clients' port: HTTP until the upgrade, then the socket goes to a shard.
+//! The clients' port: HTTP until a client is let in to a session, then the socket goes to a shard.
 //!
 //! Bounds kept here: connections in all, one permit each, from accept to the last byte; and answers in parts at once.
 //! hyper's own upgrade machinery is not used: the connection itself gives the socket back.
@@ -17,23 +17,22 @@ use hyper::{Method, Request, StatusCode};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::http::{self, Body, KeepAlive, Parts, Reply, reply, text};
+use super::http::{self, Body, KeepAlive, Parts, RETRY_AFTER_S, Reply, reply, text};
 use super::ingest::Ingest;
 use super::life::Life;
 use super::rest::{self, FeedNames};
 use super::shard::Identity;
+use super::stream;
 use crate::base::clock::Clock;
 use crate::base::limits::ANSWERS_AT_ONCE_MAX;
 use crate::base::reason::Reason;
-use crate::flow::frame::command::Mistake;
+use crate::flow::frame::command::{self, Mistake, Subscribe};
 use crate::flow::socket::wire::{Mailbox, Newcomer, Permit, Tcp};
 
 /// The subprotocol spoken, also when a client asks for none.
 const SUBPROTOCOL: &str = "tickgate.v1.json";
 /// Connections beyond the limit that are still told so; further ones are dropped unheard.
 const REFUSALS_AT_ONCE_MAX: usize = 256;
-/// When to try again where there was no room, or after a restart, in seconds.
-const RETRY_AFTER_S: &str = "5";
 
 /// A shard as the doors see it.
 #[derive(Debug)]
@@ -56,8 +55,10 @@ impl ShardDoor {
 pub struct Stats {
     /// Connections accepted.
     pub accepted: AtomicU64,
-    /// Clients handed to shards.
+    /// Clients handed to shards as WebSockets.
     pub upgraded: AtomicU64,
+    /// Clients handed to shards as event streams.
+    pub streams: AtomicU64,
     /// Connections and handshakes refused for want of room.
     pub overloaded: AtomicU64,
     /// Requests refused because too many were being answered.
@@ -110,29 +111,33 @@ pub async fn serve(listener: TcpListener, doors: Arc<Doors>) {
     }
 }
 
-/// Serves one connection's requests; ends when it closes or has become a WebSocket.
+/// Serves one connection's requests; ends when it closes or has become a session.
 async fn connection(stream: TcpStream, peer: SocketAddr, permit: Option<Permit>, doors: &Arc<Doors>) {
     let half_life_ns = doors.identity.limits.http_life.as_nanos() as u64 / 2;
     let service = Service {
         doors: Arc::clone(doors),
         has_room: permit.is_some(),
         last_ns: doors.clock.now().mono_ns + half_life_ns,
-        upgraded: Cell::default(),
+        let_in: Cell::default(),
     };
     let served = http::serve(stream, service, KeepAlive::Yes, &doors.identity.limits).await;
     let Some((parts, permit)) = served.zip(permit) else { return };
-    let Some(query) = parts.service.upgraded.take() else { return };
+    let Some(LetIn { asked, listens }) = parts.service.let_in.take() else { return };
     let Some(shard) = doors.shards.iter().min_by_key(|shard| shard.open.load(Ordering::Relaxed)) else {
         return;
     };
     let place = Permit::take(&shard.open, usize::MAX);
     match parts.io.into_inner().into_std() {
         Ok(stream) => {
-            doors.stats.upgraded.fetch_add(1, Ordering::Relaxed);
             let wire = Tcp::new(stream, [Some(permit), place]);
-            shard.mailbox.leave(Newcomer { wire, peer, head: parts.read_buf.to_vec(), query });
+            let (wire, count) = match listens {
+                true => (wire.with_events(&doors.ingest.node().epoch), &doors.stats.streams),
+                false => (wire, &doors.stats.upgraded),
+            };
+            count.fetch_add(1, Ordering::Relaxed);
+            shard.mailbox.leave(Newcomer { wire, peer, head: parts.read_buf.to_vec(), asked });
         }
-        Err(error) => tracing::debug!(%peer, %error, "socket lost during the upgrade"),
+        Err(error) => tracing::debug!(%peer, %error, "socket lost on its way to a shard"),
     }
 }
 
@@ -141,8 +146,15 @@ struct Service {
     has_room: bool,
     /// The first request after this is the connection's last, so that no answer is cut off by the end of its life.
     last_ns: u64,
-    /// The query of the request that was upgraded.
-    upgraded: Cell<Option<String>>,
+    /// Who becomes a session when the answer is out.
+    let_in: Cell<Option<LetIn>>,
+}
+
+/// A client on its way to a shard.
+struct LetIn {
+    asked: Result<Option<Subscribe>, Mistake>,
+    /// It gets events, and says nothing.
+    listens: bool,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Service {
@@ -155,6 +167,10 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         let headers = reply.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(header::SERVER, HeaderValue::from_static("tickgate"));
+        // Prices are for every page, as they are over WebSocket; the board's own files are not.
+        if matches!(request.uri().path().split('/').nth(1), Some("stream" | "v1")) {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        }
         if self.doors.clock.now().mono_ns > self.last_ns && reply.status() != StatusCode::SWITCHING_PROTOCOLS
         {
             reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -165,6 +181,9 @@ impl hyper::service::Service<Request<Incoming>> for Service {
 
 impl Service {
     fn route(&self, request: &Request<Incoming>) -> Reply {
+        let path = request.uri().path();
+        let gives_up = path == "/stream" && stream::gives_up(request.headers());
+        let not_now = if gives_up { stream::refusal } else { not_now };
         if !self.doors.life.takes_clients() {
             return not_now(Reason::Restart);
         }
@@ -175,10 +194,11 @@ impl Service {
             return text(StatusCode::METHOD_NOT_ALLOWED, "expected GET");
         }
         let (doors, query) = (&self.doors, request.uri().query().unwrap_or_default());
-        match request.uri().path() {
+        match path {
             "/ws" | "/ws/market" if *request.method() == Method::GET => {
                 self.upgrade(request.headers(), query)
             }
+            "/stream" => self.listen(request, query),
             "/v1/snapshot" => self
                 .in_parts(|| rest::snapshot(query, &doors.identity, &doors.ingest, doors.clock.now().wall)),
             "/v1/symbols" => self.in_parts(|| Ok(rest::symbols(doors.ingest.symbols(), &doors.feeds))),
@@ -187,7 +207,7 @@ impl Service {
                 Some((kind, bytes)) => page(kind, bytes),
                 None => text(
                     StatusCode::NOT_FOUND,
-                    "no such page; the doors are /ws, /v1/snapshot, /v1/symbols, /v1/groups, /",
+                    "no such page; the doors are /ws, /stream, /v1/snapshot, /v1/symbols, /v1/groups, /",
                 ),
             },
         }
@@ -245,15 +265,31 @@ impl Service {
         if speaks {
             headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
         }
-        self.upgraded.set(Some(query.to_owned()));
+        let asked = command::from_query(query, &self.doors.identity.limits);
+        self.let_in.set(Some(LetIn { asked, listens: false }));
         reply
+    }
+
+    /// Begins an event stream.
+    fn listen(&self, request: &Request<Incoming>, query: &str) -> Reply {
+        let (symbols, limits) = (self.doors.ingest.symbols(), &self.doors.identity.limits);
+        match stream::asked(query, request.headers(), symbols, limits) {
+            Ok(asked) => {
+                if *request.method() == Method::GET {
+                    self.let_in.set(Some(LetIn { asked: Ok(Some(asked)), listens: true }));
+                }
+                stream::head()
+            }
+            Err(mistake) => self.refuse(&mistake),
+        }
     }
 
     fn refuse(&self, mistake: &Mistake) -> Reply {
         let error =
             serde_json::json!({ "error": { "code": mistake.code.label(), "message": mistake.message } });
         let mut reply = json(Body::Whole(error.to_string().into()));
-        *reply.status_mut() = StatusCode::BAD_REQUEST;
+        let is_unknown = mistake.code == Reason::UnknownTopic;
+        *reply.status_mut() = if is_unknown { StatusCode::NOT_FOUND } else { StatusCode::BAD_REQUEST };
         self.count_bad(reply)
     }
 
@@ -272,7 +308,7 @@ fn is_nonce(key: &[u8]) -> bool {
 /// 503 in the words of a close frame, and the end of the connection.
 fn not_now(reason: Reason) -> Reply {
     let mut reply = text(StatusCode::SERVICE_UNAVAILABLE, &format!("{}:{}", reason.label(), reason.text()));
-    reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
+    reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
     reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     reply
 }

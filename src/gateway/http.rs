@@ -35,6 +35,8 @@ pub enum Body {
     Whole(Bytes),
     /// Made as the client takes them; it counts as one of the answers at once until the last part is nearly gone.
     Parts(Parts, Permit),
+    /// Nothing yet, and no end that was announced: whoever takes the connection over goes on with it.
+    Open,
 }
 
 impl Default for Body {
@@ -54,6 +56,7 @@ impl hyper::body::Body for Body {
         let part = match &mut *self {
             Self::Whole(bytes) => Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()),
             Self::Parts(parts, _) => parts.next(),
+            Self::Open => None,
         };
         Poll::Ready(part.map(|part| Ok(Frame::data(part))))
     }
@@ -65,10 +68,13 @@ impl hyper::body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Parts(..) => SizeHint::default(),
+            Self::Parts(..) | Self::Open => SizeHint::default(),
         }
     }
 }
+
+/// When to try again where there was no room, or after a restart, in seconds.
+pub const RETRY_AFTER_S: u32 = 5;
 
 /// Whether a connection may bring one request after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -200,6 +200,7 @@ impl Metrics {
             ),
             ("tickgate_connections_accepted_total", "Connections accepted.", load(&doors.accepted)),
             ("tickgate_upgrades_total", "Connections that became WebSockets.", load(&doors.upgraded)),
+            ("tickgate_event_streams_total", "Connections that became event streams.", load(&doors.streams)),
             (
                 "tickgate_connections_refused_total",
                 "Connections refused for want of room.",

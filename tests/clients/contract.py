@@ -416,7 +416,7 @@ class Session:
                 self.broke(f"heartbeat: stream {number} at seq {position['seq']}, we hold {stream.seq}")
             elif position["rev"] < stream.rev:
                 self.broke(f"heartbeat: stream {number} falls from rev {stream.rev} to {position['rev']}")
-            elif not stream.more:
+            else:
                 stream.rev = position["rev"]
         for stream in self.streams.values():
             if stream.whole and not stream.frames_since_heartbeat and str(stream.number) not in frame["streams"]:
@@ -445,8 +445,6 @@ class Session:
             stream.merged_here += max(0, frame["seq"] - frame["prev"] - 1)
         if frame["rev"] < stream.rev:
             self.broke(f"{where}: rev falls from {stream.rev} to {frame['rev']}")
-        if more and frame["rev"] != stream.rev:
-            self.broke(f"{where}: a part moves rev from {stream.rev} to {frame['rev']}")
         if snapshot == stream.whole:
             self.broke(f"{where}: snapshot is {snapshot} where the first picture is {stream.whole and 'whole' or 'owed'}")
         if stream.more and self.reads and frame["ts_us"] - stream.part_us > MORE_US_MAX:

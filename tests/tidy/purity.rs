@@ -11,6 +11,7 @@ const PURE: &[&str] = &[
     "src/flow/frame",
     "src/flow/outbox",
     "src/flow/socket/inbound",
+    "src/flow/socket/events",
     "src/gateway/ingest",
     "src/gateway/shard",
     "feeds/src/",

@@ -89,7 +89,7 @@ impl Edge {
             wire: SimWire(Rc::clone(&self.pipe)),
             peer: ([127, 0, 0, 1], 2).into(),
             head: Vec::new(),
-            query: String::new(),
+            asked: Ok(None),
         });
     }
 

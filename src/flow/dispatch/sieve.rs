@@ -55,7 +55,6 @@ struct Given {
     /// The row before it.
     before: Rev,
     values: Vec<Option<Decimal>>,
-    state: Option<Decimal>,
     steps: Option<Steps>,
 }
 
@@ -124,19 +123,20 @@ impl Sieve {
             verdict.turned = look.rev;
         }
         let Some(flush_from) = look.flush_from.filter(|_| is_in && self.waits) else { return };
-        let state = look.images.value(symbol, STATE);
         let given = verdict.given.get_or_insert_with(|| {
             let steps = steps(symbol).filter(|_| filter.counts_ticks());
-            Box::new(Given { rev: 0, before: 0, values: Vec::new(), state, steps })
+            Box::new(Given { rev: 0, before: 0, values: Vec::new(), steps })
         });
         let step = |price: Decimal| given.steps.as_ref().map(|steps| steps.at(price));
-        // A change of state is never held back: a stale price must not look live.
+        // A change of state is never held back: a stale price must not look live. One that was taken back counts too,
+        // since a first picture in between showed it.
+        let is_restated = look.images.mask_since(symbol, given.rev) & 1 << STATE != 0;
         if given.rev == 0
             || verdict.turned > flush_from
-            || given.state != state
+            || is_restated
             || filter.is_due(look.images, symbol, &given.values, &step)
         {
-            (given.before, given.rev, given.state) = (given.rev, look.rev, state);
+            (given.before, given.rev) = (given.rev, look.rev);
             given.values.clear();
             given.values.extend(filter.values(look.images, symbol));
         }
@@ -287,5 +287,16 @@ mod tests {
         let mut market = Market::new("move(last) >= 2 ticks");
         market.set(STATE, State::Stale.decimal());
         assert_eq!(market.flush(100), Owed::Since(10));
+    }
+
+    #[test]
+    fn a_state_that_was_taken_back_is_sent_to_those_who_saw_it() {
+        let mut market = Market::new("move(last) >= 2 ticks");
+        market.set(STATE, State::Live.decimal());
+        assert_eq!(market.flush(100), Owed::Since(10));
+        market.set(STATE, State::Stale.decimal());
+        assert_eq!(market.catch_up(100, 0), Owed::Since(0), "a newcomer sees it stale");
+        market.set(STATE, State::Live.decimal());
+        assert_eq!(market.flush(100), Owed::Since(12));
     }
 }

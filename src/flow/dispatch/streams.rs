@@ -33,8 +33,6 @@ pub type Wholes = Vec<(Topic, Rev)>;
 pub struct Debt {
     /// Images: every change up to this revision was given.
     pub held: Rev,
-    /// The revision that the last frame given named.
-    pub told: Rev,
     /// Events: the same. They are given in order, so a payment may stop between two.
     pub events: Rev,
     /// Images of which each change is given, and which were given whole in a state newer than `events`; sorted.
@@ -65,7 +63,6 @@ impl Debt {
     pub const fn holding(rev: Rev, seq: u64) -> Self {
         Self {
             held: rev,
-            told: rev,
             events: rev,
             wholes: Vec::new(),
             seq: Some(seq),
@@ -183,8 +180,6 @@ pub struct Stream {
     pub rev: Rev,
     /// Of events the same: in mode `trade_safe` they go ahead of the images.
     pub events_rev: Rev,
-    /// The revision that the last whole frame named: `rev` may be ahead, where nothing of the stream changed since.
-    pub told: Rev,
     /// When the last frame went out.
     pub frame_ns: u64,
     /// When the last one with images went out, or might have.
@@ -222,7 +217,7 @@ impl Stream {
 
     /// What a client holds that has taken every frame.
     pub fn position(&self) -> Debt {
-        Debt { told: self.told, events: self.events_rev, ..Debt::holding(self.rev, self.seq) }
+        Debt { events: self.events_rev, ..Debt::holding(self.rev, self.seq) }
     }
 
     /// When a topic came to the stream, if that was after its beginning.
@@ -324,7 +319,7 @@ impl Streams {
             self.groups[group].writes += 1;
         }
         let Stream { members, events_rev: events, .. } = &mut self.streams[stream as usize];
-        let debt = Debt { held: 0, told: 0, seq: None, fresh: true, ..Debt::holding(*events, 0) };
+        let debt = Debt { held: 0, seq: None, fresh: true, ..Debt::holding(*events, 0) };
         members.push(Member { session, merged: 0, debt: Some(Box::new(debt)) });
         Place { stream, member: members.len() as u32 - 1 }
     }
@@ -556,7 +551,6 @@ impl Streams {
             seq: 1,
             rev,
             events_rev: rev,
-            told: rev,
             frame_ns: now_ns,
             images_ns: now_ns,
             rows: 0,

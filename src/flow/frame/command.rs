@@ -73,6 +73,15 @@ pub struct Since {
     pub wish: Option<String>,
 }
 
+impl Since {
+    /// Reads a cursor as URLs and events have it: `epoch:rev:wish`, or without the wish.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, ':');
+        let (epoch, rev) = (parts.next()?.to_owned(), parts.next()?.parse().ok()?);
+        Some(Self { epoch, rev, wish: parts.next().map(str::to_owned) })
+    }
+}
+
 /// A command with the client's id for the answer.
 #[derive(Debug)]
 pub struct Request {
@@ -403,10 +412,7 @@ fn since(value: Option<Value>) -> Result<Option<Since>, Mistake> {
         || mistake("since: expected {\"epoch\":..,\"rev\":..,\"wish\":..}, in a URL epoch:rev:wish");
     let (epoch, rev, wish) = match value {
         None | Some(Value::Null) => return Ok(None),
-        Some(Value::String(text)) => {
-            let mut parts = text.splitn(3, ':').map(str::to_owned);
-            (parts.next(), parts.next().and_then(|rev| rev.parse().ok()), parts.next())
-        }
+        Some(Value::String(text)) => return Since::parse(&text).map(Some).ok_or_else(expected),
         Some(Value::Object(mut since)) => {
             let rev = since.remove("rev").and_then(|rev| rev.as_u64());
             let (epoch, wish) = (string(&mut since, "epoch")?, string(&mut since, "wish")?);

@@ -100,10 +100,9 @@ impl Encoder {
     /// Makes the stream's next frames, for everybody on it, and moves the stream on. Returns whether there are any.
     pub fn encode_shared(&mut self, stream: &mut Stream, batch: &mut Batch, now: Now) -> bool {
         let mut position = stream.position();
-        // A stream whose slot is used sends events alone: of its images it has told no more than before.
+        // A stream whose slot is used sends events alone: of its images there is no more than before.
         let ahead = !stream.is_open();
         position.target = if ahead { stream.rev } else { self.replica.rev };
-        let told = if ahead { stream.told } else { position.target };
         let mut changed = std::mem::take(&mut self.changed);
         let mut seq = stream.seq;
         let before = self.stats;
@@ -122,7 +121,7 @@ impl Encoder {
                 break;
             }
             seq += 1;
-            let rev = if done { told } else { stream.told };
+            let rev = if done { position.target } else { position.held };
             let digest = if done && !ahead { self.digest(stream, seq) } else { None };
             let (number, prev, ts_us) = (stream.number, position.seq, now.wall.us());
             self.finish(
@@ -146,7 +145,7 @@ impl Encoder {
         if batch.count() == 0 {
             return false;
         }
-        (stream.frame_ns, stream.told) = (now.mono_ns, told);
+        stream.frame_ns = now.mono_ns;
         if !ahead {
             stream.images_ns = now.mono_ns;
         }
@@ -183,28 +182,24 @@ impl Encoder {
             (debt.cursor, debt.target) = (walk.topics.len() as u32, debt.held);
         }
         let done = self.fill(stream, &walk, debt, events_target, batch);
-        // The next part of the shared frames names what those on the stream were told: nobody may be level and told less.
-        let is_told = debt.told >= debt.target.min(stream.told);
-        if batch.is_empty() && done && !owes_end && before == Some(stream.seq) && is_told {
+        if batch.is_empty() && done && !owes_end && before == Some(stream.seq) {
             (debt.held, debt.cursor, debt.joining, debt.news) = (debt.target, 0, false, None);
             return debt.is_level(stream);
         }
-        // Nobody on the stream has been told of more, and the next part of theirs must not name less.
-        let rev = if done { debt.told.max(debt.target.min(stream.told)) } else { debt.told };
         // Only what was given at once, and as it stands here, can be told in one number.
         let whole = done && from_start && debt.target == self.replica.rev;
         let head = Head {
             stream: stream.number,
             seq: stream.seq,
             prev: before,
-            rev,
+            rev: if done { debt.target } else { debt.held },
             ts_us: now.wall.us(),
             snapshot: debt.fresh,
             more: !done,
             digest: if whole { self.digest(stream, stream.seq) } else { None },
         };
         self.finish(batch, head);
-        (debt.seq, debt.told, debt.under_way) = (Some(stream.seq), rev, !done);
+        (debt.seq, debt.under_way) = (Some(stream.seq), !done);
         if done {
             (debt.held, debt.cursor, debt.news) = (debt.target, 0, None);
             (debt.fresh, debt.joining) = (false, false);
@@ -220,7 +215,8 @@ impl Encoder {
     /// Lets a stream with a filter look at what changed since it looked last; `flushes` if those on the stream are sent what
     /// they lack now. A new stream looks once before anybody is served.
     pub fn judge(&self, stream: &mut Stream, flushes: bool) {
-        let (Some(filter), Some(sieve)) = (&stream.wish.filter, &mut stream.sieve) else { return };
+        // The sieve first: most streams have none, and their wish lies elsewhere in memory.
+        let (Some(sieve), Some(filter)) = (&mut stream.sieve, &stream.wish.filter) else { return };
         let images = &stream.selection.topics()[..stream.selection.images_end()];
         let flush_from = flushes.then_some(stream.rev);
         let look = Look { images: &self.replica.images, rev: self.replica.rev, flush_from };

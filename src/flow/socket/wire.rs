@@ -13,8 +13,10 @@ use std::time::Duration;
 use mio::{Events, Interest, Poll, Token, Waker};
 use socket2::SockRef;
 
+use super::events::EventStream;
 use crate::base::clock::{Clock, Now};
 use crate::base::limits::{KERNEL_UNSENT_BYTES, Limits};
+use crate::flow::frame::command::{Mistake, Subscribe};
 
 /// A client's socket that never blocks.
 pub trait Wire: Read + Write {
@@ -22,19 +24,24 @@ pub trait Wire: Read + Write {
     fn shutdown_write(&mut self);
     /// Makes dropping it forget what the peer has not taken.
     fn reset(&mut self);
+
+    /// Whether the peer only listens: it sends no commands, and answers no pings.
+    fn listens(&self) -> bool {
+        false
+    }
 }
 
-/// A client that has just been upgraded.
+/// A client that the doors have let in.
 #[derive(Debug)]
 pub struct Newcomer<W> {
     /// Its socket.
     pub wire: W,
     /// Where it comes from.
     pub peer: SocketAddr,
-    /// What it had sent already behind its handshake.
+    /// What it had sent already behind its request.
     pub head: Vec<u8>,
-    /// The query of its URL.
-    pub query: String,
+    /// What its URL asks for.
+    pub asked: Result<Option<Subscribe>, Mistake>,
 }
 
 /// A socket that can be read or written again.
@@ -70,6 +77,8 @@ pub trait Io {
 #[derive(Debug)]
 pub struct Tcp {
     stream: mio::net::TcpStream,
+    /// What makes events of frames, for a client that only listens.
+    events: Option<Box<EventStream>>,
     /// It counts as one of the gateway's and one of its shard's connections for as long as it lives.
     _permits: [Option<Permit>; 2],
 }
@@ -96,7 +105,12 @@ impl Drop for Permit {
 impl Tcp {
     /// Takes over an accepted, tuned, non-blocking socket.
     pub fn new(stream: std::net::TcpStream, permits: [Option<Permit>; 2]) -> Self {
-        Self { stream: mio::net::TcpStream::from_std(stream), _permits: permits }
+        Self { stream: mio::net::TcpStream::from_std(stream), events: None, _permits: permits }
+    }
+
+    /// What is written comes as events, of the run of this epoch.
+    pub fn with_events(self, epoch: &str) -> Self {
+        Self { events: Some(Box::new(EventStream::new(epoch))), ..self }
     }
 }
 
@@ -123,7 +137,10 @@ impl Read for Tcp {
 
 impl Write for Tcp {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream.write(bytes)
+        match &mut self.events {
+            None => self.stream.write(bytes),
+            Some(events) => events.write(bytes, &mut self.stream),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -140,6 +157,10 @@ impl Wire for Tcp {
     fn reset(&mut self) {
         // A socket that is gone already has nothing to forget.
         let _ = forget(&self.stream);
+    }
+
+    fn listens(&self) -> bool {
+        self.events.is_some()
     }
 }
 

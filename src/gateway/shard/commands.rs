@@ -79,7 +79,9 @@ impl<I: Io> Shard<I> {
         }
         let subscription = self.subscription(id, &name, place, capped, found.rejected, recovered);
         let frame = Answer::Subscribed(subscription).frame();
-        self.sessions[key as usize].subs.push(Sub { name: name.into(), place, capped });
+        let subs = &mut self.sessions[key as usize].subs;
+        subs.reserve_exact(1); // nearly everybody has one
+        subs.push(Sub { name: name.into(), place, capped });
         self.answer(key, frame);
     }
 
@@ -324,6 +326,7 @@ impl<I: Io> Shard<I> {
         if self.sessions.get_mut(key as usize).is_some_and(|session| session.refuse(now_ns) > max) {
             self.doomed.push((key, Reason::Flood));
         }
+        self.let_go(key, if retry_after_ms.is_some() { Reason::Later } else { Reason::Done });
     }
 
     /// Takes a session's subscription off its stream.

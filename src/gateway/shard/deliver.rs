@@ -274,6 +274,7 @@ impl<I: Io> Shard<I> {
             let (name, number) = (session.subs[sub].name.clone(), stream.number);
             self.leave(key, sub);
             self.answer(key, Answer::Unsubscribed { id: None, sub: &name, stream: number }.frame());
+            self.let_go(key, Reason::Done);
             return;
         }
         // In a slot that the stream has not used yet, the catch-up was this client's frame.

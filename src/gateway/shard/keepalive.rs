@@ -9,7 +9,7 @@ use crate::base::reason::Reason;
 use crate::flow::dispatch::streams::SessionKey;
 use crate::flow::frame::answer;
 use crate::flow::frame::websocket::{self, Opcode};
-use crate::flow::socket::wire::Io;
+use crate::flow::socket::wire::{Io, Wire};
 
 /// Parts of a heartbeat interval: 47 ms each at the usual three seconds.
 const SPOKES: usize = 64;
@@ -77,7 +77,8 @@ impl<I: Io> Shard<I> {
             return;
         }
         let mut ping = false;
-        if now_ns - session.pinged_ns >= limits.ping.as_nanos() as u64 {
+        // Who only listens cannot answer: of such a client the heartbeats find out whether it is there.
+        if !session.wire.listens() && now_ns - session.pinged_ns >= limits.ping.as_nanos() as u64 {
             if session.pings_missed >= PINGS_MISSED_MAX {
                 self.doomed.push((key, Reason::NoPong));
                 return;
@@ -106,10 +107,9 @@ impl<I: Io> Shard<I> {
             let stream = self.streams.get(sub.place.stream);
             let member = &stream.members[sub.place.member as usize];
             match &member.debt {
-                // No more than the last frame told: one with `more` may follow, and that must not name less.
-                None if stream.frame_ns <= since_ns => quiet.push((stream.number, stream.seq, stream.told)),
+                None if stream.frame_ns <= since_ns => quiet.push((stream.number, stream.seq, stream.rev)),
                 None => {}
-                Some(debt) => quiet.extend(debt.seq.map(|seq| (stream.number, seq, debt.told))),
+                Some(debt) => quiet.extend(debt.seq.map(|seq| (stream.number, seq, debt.held))),
             }
         }
         self.answer(key, answer::heartbeat(self.now.wall.us(), &quiet));

@@ -82,6 +82,6 @@ impl<I: Io> Shard<I> {
             return debt;
         }
         // The two streams may not agree on what they have let through: images begin anew, events go on.
-        Debt { held: 0, told: 0, seq: None, fresh: true, ..debt }
+        Debt { held: 0, seq: None, fresh: true, ..debt }
     }
 }

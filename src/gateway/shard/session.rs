@@ -13,7 +13,7 @@ use crate::base::limits::{Limits, REQUESTS_WAITING_MAX};
 use crate::base::reason::Reason;
 use crate::flow::dispatch::streams::{Place, SessionKey};
 use crate::flow::frame::answer::Answer;
-use crate::flow::frame::command::{self, Command, Mistake, Request};
+use crate::flow::frame::command::{Command, Mistake, Request};
 use crate::flow::frame::websocket::{self, Opcode};
 use crate::flow::outbox::Outbox;
 use crate::flow::socket::inbound::{Inbound, Incoming};
@@ -145,12 +145,11 @@ impl<I: Io> Shard<I> {
             limits: limits.into(),
         };
         let welcome = welcome.frame();
-        let asked = command::from_query(&newcomer.query, limits);
         self.answer(key, welcome);
         if self.encoder.replica.node.link != State::Live {
             self.answer(key, self.link());
         }
-        match asked {
+        match newcomer.asked {
             Ok(None) => {}
             Ok(Some(subscribe)) => {
                 self.requests.push((key, Request { id: None, command: Ok(Command::Subscribe(subscribe)) }));
@@ -200,6 +199,12 @@ impl<I: Io> Shard<I> {
         (session.heard_ns, session.pings_missed) = (self.now.mono_ns, 0);
         if let Some(ending) = &mut session.ending {
             ending.discard_left = ending.discard_left.saturating_sub(bytes.len());
+            return;
+        }
+        if session.wire.listens() {
+            if !bytes.is_empty() {
+                self.doomed.push((key, Reason::ProtocolError));
+            }
             return;
         }
         let limits = &self.identity.limits;
@@ -282,6 +287,14 @@ impl<I: Io> Shard<I> {
             return;
         }
         self.drained.push(key);
+    }
+
+    /// Ends the session of a client that only listens when it has no subscription: it cannot ask for another.
+    pub(super) fn let_go(&mut self, key: SessionKey, reason: Reason) {
+        let session = self.sessions.get(key as usize);
+        if session.is_some_and(|session| session.wire.listens() && session.subs.is_empty()) {
+            self.doomed.push((key, reason));
+        }
     }
 
     /// Ends the sessions that were found to be over while others walked over them.
