@@ -322,17 +322,22 @@ impl Peer {
     }
 
     fn heartbeat(&mut self, message: &Value<'_, '_>) -> Heard {
-        let Some(place) = &mut self.place else { return Heard::Nothing };
+        let Some(place) = &self.place else { return Heard::Nothing };
         let told = message.get("streams").and_then(|streams| streams.get(place.stream.to_string().as_str()));
         let Some(seq) = told.and_then(|told| told.get("seq")?.as_u64()) else { return Heard::Nothing };
         if place.seq.is_some_and(|held| held != seq) {
             return Heard::Again("a frame is missing".to_owned());
         }
-        if place.more || self.told.rev == 0 {
+        if !self.is_level() || self.told.rev == 0 {
             return Heard::Nothing;
         }
+        if let Some(rev) = told.and_then(|told| told.get("rev")?.as_u64()).filter(|rev| *rev > self.told.rev)
+        {
+            self.told.rev = rev;
+            return Heard::Whole;
+        }
         // The stream was quiet. Revisions that change nothing of it come with no frame, but clients of the upstream hold
-        // them, and would be sent away here for being ahead. So it is asked where it stands.
+        // them, and would be sent away here for being ahead. So it is asked where it stands; a heartbeat tells.
         self.asked += 1;
         Heard::Say(self.plan.ask_again(SUB, self.asked))
     }

@@ -582,8 +582,8 @@ impl Stream {
 
     /// Events of a lossless topic come without holes; after a resume those that were there before a frame was whole may
     /// come again.
-    fn next_event(&mut self, topic: String, q: u64) {
-        let held = self.q.entry(topic.clone()).or_insert(q - 1);
+    fn next_event(&mut self, topic: &str, q: u64) {
+        let held = self.q.entry(topic.to_owned()).or_insert(q - 1);
         assert!(q == *held + 1 || self.resumed && q <= *held, "{topic}: the next event: {q} after {held}");
         *held = q.max(*held);
     }
@@ -610,13 +610,13 @@ impl Stream {
             }
             Some("status") => {
                 seen.events += 1;
-                self.next_event(format!("status:{name}"), q);
+                self.next_event(&format!("status:{name}"), q);
             }
             Some(bar) if bar.starts_with("bar_") => {
                 let topic = format!("{bar}:{name}");
                 if text("final").as_deref() == Some("true") {
                     seen.bars += 1;
-                    self.next_event(topic, q);
+                    self.next_event(&topic, q);
                 } else {
                     let held = self.q.get(&topic).copied();
                     assert!(held.is_none_or(|held| q > held), "{topic}: open bar {q} after final {held:?}");
@@ -664,7 +664,7 @@ impl Stream {
             seen.left_out += q - held - 1;
             self.q.insert(topic.clone(), q - 1);
         }
-        self.next_event(topic, q);
+        self.next_event(&topic, q);
     }
 
     /// `image`: as it was at the row's revision, where the history has a page for it.

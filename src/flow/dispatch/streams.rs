@@ -479,12 +479,12 @@ impl Streams {
     pub fn begin_run(&mut self, rev: Rev) -> Vec<(SessionKey, Place)> {
         let mut owed = Vec::new();
         for (key, stream) in &mut self.streams {
-            (stream.rev, stream.events_rev, stream.told) = (rev, rev, rev);
+            (stream.rev, stream.events_rev) = (rev, rev);
             stream.joined.clear();
             stream.sieve = stream.wish.filter.as_ref().map(Sieve::new);
             for (at, member) in stream.members.iter_mut().enumerate() {
                 let seq = member.debt.as_ref().map_or(Some(stream.seq), |debt| debt.seq);
-                let picture = Debt { held: 0, told: 0, seq, fresh: true, ..Debt::holding(rev, 0) };
+                let picture = Debt { held: 0, seq, fresh: true, ..Debt::holding(rev, 0) };
                 member.debt = Some(Box::new(picture));
                 owed.push((member.session, Place { stream: key as StreamKey, member: at as u32 }));
             }
