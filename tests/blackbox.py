@@ -40,6 +40,7 @@ TESTS = [
     Test("capture", "tests/clients/capture_test.py", "--binary {program}", None),
     Test("bad_input", "tests/clients/bad_input_test.py", "--binary {program}", None),
     Test("http", "tests/clients/http_test.py", "--binary {program}", None),
+    Test("rest", "tests/clients/rest_test.py", "--binary {program}", None),
     Test("stream", "tests/clients/stream_test.py", "--binary {program}", None),
     Test("silence", "tests/clients/silence_test.py", "--binary {program}", None),
     Test("restart", "tests/clients/restart_test.py", "--binary {program}", None),

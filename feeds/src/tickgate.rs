@@ -313,12 +313,17 @@ impl Peer {
         }
         let refused = message.get("rejected").and_then(|rejected| rejected.as_array());
         self.rejected += refused.map_or(0, |rejected| rejected.len() as u64);
-        if place.more || place.newest > rev {
-            return Ok(Heard::Nothing);
+        Ok(self.cover(rev))
+    }
+
+    /// Everything up to `rev` has come: is that all that has come?
+    fn cover(&mut self, rev: u64) -> Heard {
+        if self.place.as_ref().is_none_or(|place| place.more || place.newest > rev) {
+            return Heard::Nothing;
         }
         self.told.rev = rev;
         row::number_gaps(&mut self.told.items, rev);
-        Ok(Heard::Whole)
+        Heard::Whole
     }
 
     fn heartbeat(&mut self, message: &Value<'_, '_>) -> Heard {
@@ -328,12 +333,11 @@ impl Peer {
         if place.seq.is_some_and(|held| held != seq) {
             return Heard::Again("a frame is missing".to_owned());
         }
-        if !self.is_level() || self.told.rev == 0 {
+        if place.more || place.seq.is_none() {
             return Heard::Nothing;
         }
-        if let Some(rev) = told.and_then(|told| told.get("rev")?.as_u64()).filter(|rev| *rev > self.told.rev)
-        {
-            self.told.rev = rev;
+        let rev = told.and_then(|told| told.get("rev")?.as_u64()).unwrap_or(0);
+        if rev > self.told.rev && self.cover(rev) == Heard::Whole {
             return Heard::Whole;
         }
         // The stream was quiet. Revisions that change nothing of it come with no frame, but clients of the upstream hold

@@ -128,6 +128,8 @@ pub const LEVEL_TEXT_BYTES: usize = 40;
 pub const ANSWERS_AT_ONCE_MAX: usize = 256;
 /// What an answer over HTTP holds, in bytes, besides its topics: a part, and the names that it refuses.
 pub const ANSWER_BYTES: usize = 256 << 10;
+/// Events in an answer of history: a page of them, all copied when it is asked for.
+pub const HISTORY_EVENTS_MAX: usize = 1_000;
 /// Values of one change of an image in the log, on average: most messages set two to four fields.
 pub const VALUES_PER_EVENT: usize = 4;
 /// The longest filter, in characters: a screen of one, and a URL still has room for topics.

@@ -20,7 +20,9 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::http::{self, Body, KeepAlive, Parts, RETRY_AFTER_S, Reply, reply, text};
 use super::ingest::Ingest;
 use super::life::Life;
-use super::rest::{self, FeedNames};
+use super::rest::form::Form;
+use super::rest::listing::{self, FeedNames};
+use super::rest::{history, snapshot};
 use super::shard::Identity;
 use super::stream;
 use crate::base::clock::Clock;
@@ -31,6 +33,8 @@ use crate::flow::socket::wire::{Mailbox, Newcomer, Permit, Tcp};
 
 /// The subprotocol spoken, also when a client asks for none.
 const SUBPROTOCOL: &str = "tickgate.v1.json";
+const NO_SUCH_PAGE: &str = "no such page; the doors are /ws, /stream, /v1/snapshot, /v1/symbols, /v1/groups, \
+     /v1/history/{topic}, /";
 /// Connections beyond the limit that are still told so; further ones are dropped unheard.
 const REFUSALS_AT_ONCE_MAX: usize = 256;
 
@@ -170,6 +174,10 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         // Prices are for every page, as they are over WebSocket; the board's own files are not.
         if matches!(request.uri().path().split('/').nth(1), Some("stream" | "v1")) {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            // Numbers of another run mean nothing, and rows alone do not say which it is.
+            if let Ok(epoch) = HeaderValue::from_str(&self.doors.identity.epoch) {
+                headers.insert("tickgate-epoch", epoch);
+            }
         }
         if self.doors.clock.now().mono_ns > self.last_ns && reply.status() != StatusCode::SWITCHING_PROTOCOLS
         {
@@ -193,36 +201,46 @@ impl Service {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return text(StatusCode::METHOD_NOT_ALLOWED, "expected GET");
         }
-        let (doors, query) = (&self.doors, request.uri().query().unwrap_or_default());
+        let query = request.uri().query().unwrap_or_default();
         match path {
             "/ws" | "/ws/market" if *request.method() == Method::GET => {
                 self.upgrade(request.headers(), query)
             }
             "/stream" => self.listen(request, query),
-            "/v1/snapshot" => self
-                .in_parts(|| rest::snapshot(query, &doors.identity, &doors.ingest, doors.clock.now().wall)),
-            "/v1/symbols" => self.in_parts(|| Ok(rest::symbols(doors.ingest.symbols(), &doors.feeds))),
-            "/v1/groups" => self.in_parts(|| Ok(rest::groups(doors.ingest.symbols()))),
-            path => match super::page::file(path) {
-                Some((kind, bytes)) => page(kind, bytes),
-                None => text(
-                    StatusCode::NOT_FOUND,
-                    "no such page; the doors are /ws, /stream, /v1/snapshot, /v1/symbols, /v1/groups, /",
-                ),
+            path => match (path.strip_prefix("/v1/"), super::page::file(path)) {
+                (Some(what), _) => self.in_parts(request.headers(), query, what),
+                (None, Some((kind, bytes))) => page(kind, bytes),
+                (None, None) => text(StatusCode::NOT_FOUND, NO_SUCH_PAGE),
             },
         }
     }
 
     /// Answers in parts, if there is room for one more who may not read them.
-    fn in_parts(&self, make: impl FnOnce() -> Result<Parts, Mistake>) -> Reply {
+    fn in_parts(&self, headers: &HeaderMap, query: &str, what: &str) -> Reply {
         let Some(permit) = Permit::take(&self.doors.answering, ANSWERS_AT_ONCE_MAX) else {
             self.doors.stats.busy.fetch_add(1, Ordering::Relaxed);
             return not_now(Reason::Overloaded);
         };
-        match make() {
-            Ok(parts) => json(Body::Parts(parts, permit)),
+        let parts = Form::asked(query, headers)
+            .and_then(|(form, query)| Ok((form.kind(), self.parts(what, &query, form).transpose()?)));
+        match parts {
+            Ok((kind, Some(parts))) => data(kind, Body::Parts(parts, permit)),
+            Ok((_, None)) => text(StatusCode::NOT_FOUND, NO_SUCH_PAGE),
             Err(mistake) => self.refuse(&mistake),
         }
+    }
+
+    /// What there is under this path; `None` if there is nothing.
+    fn parts(&self, what: &str, query: &str, form: Form) -> Option<Result<Parts, Mistake>> {
+        let Doors { identity, ingest, feeds, clock, .. } = &*self.doors;
+        let now = clock.now().wall;
+        let parts = match what {
+            "snapshot" => snapshot::snapshot(query, form, identity, ingest, now),
+            "symbols" => listing::symbols(query, form, ingest.symbols(), feeds),
+            "groups" => listing::groups(query, form, ingest.symbols()),
+            other => history::history(other.strip_prefix("history/")?, query, form, ingest, now),
+        };
+        Some(parts)
     }
 
     /// RFC 6455 4.2: what a handshake must have, and what is answered.
@@ -287,7 +305,7 @@ impl Service {
     fn refuse(&self, mistake: &Mistake) -> Reply {
         let error =
             serde_json::json!({ "error": { "code": mistake.code.label(), "message": mistake.message } });
-        let mut reply = json(Body::Whole(error.to_string().into()));
+        let mut reply = data(Form::Json.kind(), Body::Whole(error.to_string().into()));
         let is_unknown = mistake.code == Reason::UnknownTopic;
         *reply.status_mut() = if is_unknown { StatusCode::NOT_FOUND } else { StatusCode::BAD_REQUEST };
         self.count_bad(reply)
@@ -313,8 +331,8 @@ fn not_now(reason: Reason) -> Reply {
     reply
 }
 
-fn json(body: Body) -> Reply {
-    let mut reply = reply("application/json", body);
+fn data(kind: &'static str, body: Body) -> Reply {
+    let mut reply = reply(kind, body);
     reply.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     reply
 }

@@ -22,7 +22,7 @@ use super::doors::{self, Doors, ShardDoor};
 use super::ingest::{Ingest, Waker};
 use super::life::Life;
 use super::metrics::{FeedGauge, Metrics, Published};
-use super::rest::FeedNames;
+use super::rest::listing::FeedNames;
 use super::shard::{self, Identity, Shard};
 use super::sources::{self, Failure, Feeds, Named};
 use crate::base::clock::Clock;

@@ -11,7 +11,8 @@ use tickgate::flow::frame::row::{Shape, encode_image};
 use tickgate::flow::frame::text::Text;
 use tickgate::flow::socket::wire::Newcomer;
 use tickgate::gateway::ingest::Ingest;
-use tickgate::gateway::rest;
+use tickgate::gateway::rest::form::Form;
+use tickgate::gateway::rest::listing;
 use tickgate::gateway::shard::{Identity, Shard};
 use tickgate_feeds::market::{FeedId, Symbol};
 use tickgate_feeds::spec::Spec;
@@ -121,8 +122,9 @@ impl Edge {
         let whole =
             |parts: Box<dyn Iterator<Item = bytes::Bytes> + Send>| parts.flatten().collect::<Vec<u8>>();
         if !self.is_ready {
-            let mut listed = whole(rest::symbols(source, &Arc::default()));
-            let mut groups = whole(rest::groups(source));
+            let listed = listing::symbols("", Form::Json, source, &Arc::default());
+            let groups = listing::groups("", Form::Json, source);
+            let (mut listed, mut groups) = (whole(listed.expect("all")), whole(groups.expect("all")));
             let directory = Directory::read(&mut listed, &mut groups).expect("lists");
             self.peer.told().directory = Some(directory);
         }

@@ -116,6 +116,11 @@ impl Hub {
         &self.images
     }
 
+    /// The events, for one-off readers.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
     /// What the hub did so far.
     pub fn stats(&self) -> Stats {
         let (silent, silenced) = self.rhythm.counts();

@@ -324,12 +324,20 @@ impl Log {
 
     /// The topic's events after `since`, newest first.
     pub fn topic_since(&self, channel: Channel, symbol: Symbol, since: Rev) -> impl Iterator<Item = &Event> {
-        let mut position = self.topic(channel, symbol).newest;
-        std::iter::from_fn(move || {
-            let entry = self.entries.get(position.checked_sub(self.first + 1)? as usize)?;
-            position = entry.older;
-            (entry.event.rev > since).then_some(&entry.event)
-        })
+        let mut chain = self.chain(channel, symbol);
+        std::iter::from_fn(move || self.older(&mut chain).filter(|event| event.rev > since))
+    }
+
+    /// The topic's chain of events, from its newest on.
+    pub fn chain(&self, channel: Channel, symbol: Symbol) -> Chain {
+        Chain(self.topic(channel, symbol).newest)
+    }
+
+    /// The next event of a chain, which is older; `None` when the log has no more of it.
+    pub fn older(&self, chain: &mut Chain) -> Option<&Event> {
+        let entry = self.entries.get(chain.0.checked_sub(self.first + 1)? as usize)?;
+        chain.0 = entry.older;
+        Some(&entry.event)
     }
 
     /// The topics that lost events after `since`, with the last number and revision lost.
@@ -359,6 +367,10 @@ impl Log {
         lost
     }
 }
+
+/// Where a reader of one topic's events has got to: it may go on when the log has gone on.
+#[derive(Clone, Copy, Debug)]
+pub struct Chain(u64);
 
 /// Events of a topic up to a number and a revision that are no longer to be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

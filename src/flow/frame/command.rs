@@ -283,9 +283,8 @@ fn options(object: &mut Map<String, Value>) -> Result<Options, Mistake> {
 /// Reads the subscription in a URL's query, if there is one; the keys are those of `subscribe`.
 pub fn from_query(query: &str, limits: &Limits) -> Result<Option<Subscribe>, Mistake> {
     let mut values: Map<String, Value> = Map::new();
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let (key, value) = (percent_decode(key)?, percent_decode(value)?);
+    for pair in pairs(query) {
+        let (key, value) = pair?;
         let list = |value: &str| value.split(',').filter(|part| !part.is_empty()).map(Value::from).collect();
         // What is no number stays text, and is refused as such.
         let number = |value: &str| match value.parse::<f64>() {
@@ -323,6 +322,14 @@ pub fn from_query(query: &str, limits: &Limits) -> Result<Option<Subscribe>, Mis
         return Err(mistake("symbols: missing, expected a list of topics"));
     }
     subscribe(&mut values, limits).map(Some)
+}
+
+/// The keys of a URL's query with their values, both decoded.
+pub fn pairs(query: &str) -> impl Iterator<Item = Result<(String, String), Mistake>> {
+    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Ok((percent_decode(key)?, percent_decode(value)?))
+    })
 }
 
 /// Decodes %XX of a URL's query.
@@ -392,7 +399,8 @@ fn fields_named(names: &[String]) -> Result<Fields, Mistake> {
         .map_err(|name| mistake(format!("fields: no field \"{}\"", echo(name))))
 }
 
-fn decimals_are_strings(decimals: &str) -> Result<bool, Mistake> {
+/// Whether decimals are wanted as strings.
+pub fn decimals_are_strings(decimals: &str) -> Result<bool, Mistake> {
     match decimals {
         "number" => Ok(false),
         "string" => Ok(true),
@@ -461,7 +469,8 @@ fn strings(list: Value, key: &str) -> Result<Vec<String>, Mistake> {
     list.into_iter().map(string).collect()
 }
 
-fn unknown_key(key: &str, known: &[&str]) -> Mistake {
+/// A key is none of those known: names the nearest of them.
+pub fn unknown_key(key: &str, known: &[&str]) -> Mistake {
     let nearest = nearest(key, known).map(|near| format!(", did you mean \"{near}\"?")).unwrap_or_default();
     mistake(format!("unknown key \"{}\"{nearest}", echo(key)))
 }
