@@ -4,4 +4,6 @@ pub mod clock;
 pub mod histogram;
 pub mod limits;
 pub mod process;
+pub mod random;
+pub mod backoff;
 pub mod reason;

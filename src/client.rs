@@ -5,7 +5,5 @@
 //! serve it. Bound: each keeps its own; see the files below.
 
 mod clock;
-mod endpoint;
-mod random;
 pub mod load;
 pub mod watch;

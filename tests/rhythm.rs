@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tickgate::base::limits::Limits;
+use tickgate::flow::conflation::cut::Node;
 use tickgate::flow::conflation::hub::Hub;
 use tickgate_feeds::feed::Source;
 use tickgate_feeds::market::{FeedId, Phase, STATE, State, Symbol, Time};
@@ -27,7 +28,7 @@ impl Day {
         let symbols = Arc::new(Symbols::new(100));
         let spec = Spec::parse("synthetic:vn30?rate=100&day=3600").expect("a spec");
         let source = Synthetic::from_spec(&spec, &symbols, FeedId(0)).expect("a market");
-        let hub = Hub::new(Arc::clone(&symbols), &Limits::default());
+        let hub = Hub::new(Arc::clone(&symbols), Node::default(), &Limits::default());
         Self { source, hub, symbols, now: START }
     }
 

@@ -1,7 +1,9 @@
 //! A whole gateway in one thread on a fake clock: a random market, random clients, and the invariants of the contract
 //! checked on every frame. A failure prints its seed; `TICKGATE_SEED=n` runs that one alone, `TICKGATE_SEEDS=n` so many.
 
+mod ask;
 mod client;
+mod edge;
 mod filter;
 mod history;
 mod wire;
@@ -18,6 +20,7 @@ use fastrand::Rng;
 use rust_decimal::Decimal;
 use tickgate::base::limits::Limits;
 use tickgate::flow::adapter::Sink;
+use tickgate::flow::conflation::cut::Node;
 use tickgate::gateway::ingest::Ingest;
 use tickgate::gateway::shard::{Identity, Shard};
 use tickgate_feeds::market::{
@@ -26,6 +29,7 @@ use tickgate_feeds::market::{
 use tickgate_feeds::symbols::Symbols;
 
 use client::Client;
+use edge::Edge;
 use history::History;
 use wire::SimIo;
 
@@ -39,6 +43,8 @@ struct World {
     ingest: Arc<Ingest>,
     history: History,
     shards: Vec<(Shard<SimIo>, SimIo)>,
+    /// Gateways that take their updates from this one or from each other, with shards of their own.
+    edges: Vec<Edge>,
     clients: Vec<Client>,
     mono_ns: u64,
     trace: DefaultHasher,
@@ -50,8 +56,9 @@ impl World {
         let symbols = Arc::new(Symbols::new(1_000));
         let shards = random.usize(1..=2);
         let wakers = (0..shards).map(|_| Box::new(|| ()) as Box<dyn Fn() + Send + Sync>).collect();
-        let ingest = Arc::new(Ingest::new(Arc::clone(&symbols), &limits, wakers));
-        let identity = Arc::new(Identity { epoch: "world".into(), simulated: true, limits });
+        let ingest =
+            Arc::new(Ingest::new(Arc::clone(&symbols), Node::new("world", "world"), &limits, wakers));
+        let identity = Arc::new(Identity { simulated: true, limits });
         let shards = (0..shards)
             .map(|index| (Shard::new(index, Arc::clone(&identity), Arc::clone(&ingest)), SimIo::default()))
             .collect();
@@ -61,6 +68,7 @@ impl World {
             ingest,
             history: History::new(SYMBOLS_MAX, seed.is_multiple_of(2)),
             shards,
+            edges: Vec::new(),
             clients: Vec::new(),
             mono_ns: 1_000_000_000,
             trace: DefaultHasher::new(),
@@ -80,9 +88,40 @@ impl World {
         let channel = if at % 5 == 4 { Channel::Index } else { Channel::Quote };
         let name = format!("{}{at:02}", if at.is_multiple_of(2) { 'A' } else { 'B' });
         self.symbols.list(FeedId((at % 2) as u16), &name, channel).expect("room");
-        let members: Vec<Symbol> =
-            (0..self.symbols.len() as u32).filter(|n| n % 3 != 1).map(Symbol::at).collect();
-        self.symbols.set_group("THIRD", &members);
+        // An edge reads groups when it connects, so with edges they do not change.
+        if self.edges.is_empty() {
+            let members: Vec<Symbol> =
+                (0..self.symbols.len() as u32).filter(|n| n % 3 != 1).map(Symbol::at).collect();
+            self.symbols.set_group("THIRD", &members);
+        }
+    }
+
+    /// One more gateway, whose upstream is the last one.
+    fn add_edge(&mut self) {
+        let mut edge =
+            Edge::connect(&format!("edge{}", self.edges.len()), self.newest_shards(), &mut Rng::with_seed(0));
+        while !edge.is_ready() {
+            self.mono_ns += 1_000_000;
+            self.turn();
+            edge.listen(usize::MAX, &self.symbols, self.mono_ns);
+        }
+        self.edges.push(edge);
+    }
+
+    /// The shards of the last gateway of the chain.
+    fn newest_shards(&mut self) -> &mut [(Shard<SimIo>, SimIo)] {
+        self.edges.last_mut().map_or(&mut self.shards, |edge| &mut edge.shards)
+    }
+
+    /// Every shard of every gateway.
+    fn all_shards(&mut self) -> Vec<&mut SimIo> {
+        let edges = self.edges.iter_mut().flat_map(|edge| &mut edge.shards);
+        self.shards.iter_mut().chain(edges).map(|(_, io)| io).collect()
+    }
+
+    fn any_shard(&mut self) -> usize {
+        let count = self.all_shards().len();
+        self.random.usize(..count)
     }
 
     fn time(&self) -> Time {
@@ -177,23 +216,39 @@ impl World {
             let at = self.random.usize(..self.clients.len());
             let client = self.clients[at].reconnected(&mut self.random);
             self.clients[at].hang_up();
-            let shard = self.random.usize(..self.shards.len());
-            self.shards[shard].1.newcomers.push(client.newcomer());
+            let shard = self.any_shard();
+            self.all_shards()[shard].newcomers.push(client.newcomer());
             self.clients.push(client);
         }
+        self.step_edges();
         self.turn();
     }
 
+    /// Edges hear a part of what was told, fall behind, and lose their connections.
+    fn step_edges(&mut self) {
+        let mut edges = std::mem::take(&mut self.edges);
+        for at in 0..edges.len() {
+            let bytes = [0, 300, 5_000, usize::MAX][self.random.usize(..4)];
+            edges[at].listen(bytes, &self.symbols, self.mono_ns);
+            let (before, rest) = edges.split_at_mut(at);
+            if self.random.u8(..20) == 0 || rest[0].has_lost() {
+                let upstream = before.last_mut().map_or(&mut self.shards, |edge| &mut edge.shards);
+                rest[0].reconnect(upstream, &mut self.random);
+            }
+        }
+        self.edges = edges;
+    }
+
     fn connect(&mut self) {
-        let shard = self.random.usize(..self.shards.len());
+        let shard = self.any_shard();
         let client = Client::new(&mut self.random);
-        self.shards[shard].1.newcomers.push(client.newcomer());
+        self.all_shards()[shard].newcomers.push(client.newcomer());
         self.clients.push(client);
     }
 
     fn turn(&mut self) {
-        let Self { shards, ingest, history, clients, .. } = self;
-        for (shard, io) in shards.iter_mut() {
+        let Self { shards, edges, ingest, history, clients, .. } = self;
+        for (shard, io) in edges.iter_mut().flat_map(|edge| &mut edge.shards).chain(shards) {
             // Cuts are made only where the history has a page: here.
             ingest.with_hub(|hub| history.record(hub));
             io.set_time(self.mono_ns);
@@ -215,6 +270,19 @@ impl World {
         for _ in 0..400 {
             self.mono_ns += 100_000_000;
             self.turn();
+            let mut edges = std::mem::take(&mut self.edges);
+            for at in 0..edges.len() {
+                edges[at].listen(usize::MAX, &self.symbols, self.mono_ns);
+                let (before, rest) = edges.split_at_mut(at);
+                if rest[0].has_lost() {
+                    let upstream = before.last_mut().map_or(&mut self.shards, |edge| &mut edge.shards);
+                    rest[0].reconnect(upstream, &mut self.random);
+                }
+            }
+            self.edges = edges;
+        }
+        for edge in &self.edges {
+            edge.check_settled(&self.history, &self.symbols);
         }
         for client in &mut self.clients {
             client.check_settled(&self.history, &self.symbols);
@@ -238,9 +306,12 @@ fn tight() -> Limits {
     }
 }
 
-/// Runs one world; returns the hash of every byte that clients were sent, and what they saw.
-fn run(seed: u64) -> (u64, client::Seen) {
+/// Runs one world with so many edges in a row; returns the hash of every byte that clients were sent, and what they saw.
+fn run(seed: u64, edges: usize) -> (u64, client::Seen) {
     let mut world = World::new(seed, tight());
+    for _ in 0..edges {
+        world.add_edge();
+    }
     for _ in 0..world.random.usize(..STEPS_MAX) {
         world.step();
     }
@@ -248,6 +319,7 @@ fn run(seed: u64) -> (u64, client::Seen) {
     let mut seen = client::Seen::default();
     world.clients.iter().for_each(|client| seen.add(client.seen()));
     seen.silenced = world.ingest.stats().1.silenced;
+    seen.links = world.edges.iter().map(Edge::links).sum();
     (world.trace.finish(), seen)
 }
 
@@ -267,7 +339,7 @@ impl Drop for Trial<'_> {
 }
 
 /// Runs the seeds on all cores.
-fn run_all(seeds: Range<u64>) -> client::Seen {
+fn run_all(seeds: Range<u64>, edges: impl Fn(u64) -> usize + Sync) -> client::Seen {
     let next = AtomicU64::new(seeds.start);
     let work = || {
         let mut seen = client::Seen::default();
@@ -276,7 +348,7 @@ fn run_all(seeds: Range<u64>) -> client::Seen {
             if trial.seed >= seeds.end {
                 return seen;
             }
-            seen.add(run(trial.seed).1);
+            seen.add(run(trial.seed, edges(trial.seed)).1);
         }
     };
     thread::scope(|scope| {
@@ -288,15 +360,21 @@ fn run_all(seeds: Range<u64>) -> client::Seen {
     })
 }
 
-#[test]
-fn every_client_holds_what_it_was_promised() {
+/// The seeds that the environment asks for, or the first `count`.
+fn seeds(count: u64) -> Range<u64> {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let seeds = match number("TICKGATE_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("TICKGATE_SEEDS").unwrap_or(SEEDS),
+        None => 0..number("TICKGATE_SEEDS").unwrap_or(count),
     };
     println!("seeds {seeds:?}");
-    let seen = run_all(seeds.clone());
+    seeds
+}
+
+#[test]
+fn every_client_holds_what_it_was_promised() {
+    let seeds = seeds(SEEDS);
+    let seen = run_all(seeds.clone(), |_| 0);
     println!("{seen:?}");
     if seeds.end - seeds.start >= SEEDS {
         // A test that never meets the hard cases proves nothing.
@@ -322,8 +400,22 @@ fn every_client_holds_what_it_was_promised() {
 }
 
 #[test]
+fn clients_go_from_any_node_to_any_other() {
+    let seeds = seeds(SEEDS / 2);
+    let seen = run_all(seeds.clone(), |seed| 1 + seed as usize % 2);
+    println!("{seen:?}");
+    if seeds.end - seeds.start >= SEEDS / 2 {
+        assert!(seen.frames > 5_000 && seen.resumes > 100 && seen.digests > 500, "{seen:?}");
+        // Those that come to a node that is not there yet, edges that lose their line, and what they lost behind it.
+        assert!(seen.behind > 20 && seen.links > 500 && seen.gaps > 50, "{seen:?}");
+    }
+}
+
+#[test]
 fn the_same_seed_gives_the_same_bytes() {
     for seed in 0..5 {
-        assert_eq!(run(seed).0, run(seed).0, "seed {seed}");
+        for edges in 0..3 {
+            assert_eq!(run(seed, edges).0, run(seed, edges).0, "seed {seed}, {edges} edges");
+        }
     }
 }

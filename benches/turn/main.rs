@@ -13,6 +13,7 @@ use rust_decimal::Decimal;
 use tickgate::base::clock::Now;
 use tickgate::base::limits::Limits;
 use tickgate::flow::adapter::Sink;
+use tickgate::flow::conflation::cut::Node;
 use tickgate::flow::frame::command;
 use tickgate::flow::socket::wire::{Io, Newcomer, Ready, Wire};
 use tickgate::gateway::ingest::Ingest;
@@ -87,8 +88,9 @@ impl Bench {
             ping: Duration::from_secs(3_600),
             ..Limits::default()
         };
-        let ingest = Arc::new(Ingest::new(table, &limits, vec![Box::new(|| ())]));
-        let identity = Arc::new(Identity { epoch: "bench".into(), simulated: true, limits });
+        let ingest =
+            Arc::new(Ingest::new(table, Node::new("bench", "bench"), &limits, vec![Box::new(|| ())]));
+        let identity = Arc::new(Identity { simulated: true, limits });
         let shard = Shard::new(0, identity, Arc::clone(&ingest));
         let io = Nowhere { newcomers: Vec::new(), mono_ns: 1_000_000_000 };
         Self { ingest, shard, io, random: fastrand::Rng::with_seed(7), symbols }

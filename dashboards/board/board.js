@@ -22,6 +22,7 @@ const PHASES = {
   refused: ["suspect", "Connection refused"],
   draining: ["halted", "Moving to another connection"],
   suspect: ["suspect", "Connected, data suspect"],
+  stale: ["stale", "Connected, data stale"],
 };
 
 // ---- what the gateway has
@@ -121,7 +122,7 @@ function drawStates() {
 }
 
 function drawHeader() {
-  const phase = client.phase !== "open" ? client.phase : client.suspect ? "suspect" : client.draining !== null ? "draining" : "open";
+  const phase = client.phase !== "open" ? client.phase : client.link ? (PHASES[client.link.state] ? client.link.state : "suspect") : client.draining !== null ? "draining" : "open";
   const [state, words] = PHASES[phase];
   byId("link").dataset.state = state;
   setText(byId("link-word"), words);
@@ -151,7 +152,7 @@ function drawAlarm() {
   const texts = {
     lost: `${lost} ${next}`,
     refused: `The gateway closed the connection and asks not to come back (${client.ending}). Prices below are old.`,
-    open: client.suspect ? `The gateway itself is cut off from its source (${client.suspect}): prices below may be wrong.` : "",
+    open: client.link ? `The gateway itself is cut off from its source (${client.link.reason ?? "no reason given"}): prices below ${client.link.state === "stale" ? "are old" : "may be wrong"}.` : "",
     connecting: "",
   };
   const text = texts[client.phase];

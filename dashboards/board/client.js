@@ -29,7 +29,7 @@ export class Client {
     this.on = handlers;
     this.phase = "connecting"; // connecting, open, lost (another attempt follows), refused (none follows)
     this.ending = ""; // why the last connection ended, in the gateway's words
-    this.suspect = null; // why the whole node knows less than it should, or null
+    this.link = null; // { state, reason } while the whole node knows less than it should, or null
     this.epoch = null;
     this.heard = null; // when the last message came, on the page's monotonic clock
     this.retryAt = null;
@@ -66,7 +66,7 @@ export class Client {
   // What to think of this subscription's rows whatever they say themselves: "stale", "suspect", or null.
   doubt(name) {
     if (this.phase !== "open" || !this.subs.get(name)?.current) return "stale";
-    return this.suspect ? "suspect" : null;
+    return this.link?.state ?? null;
   }
 
   // Connects at once instead of at the next attempt.
@@ -95,7 +95,7 @@ export class Client {
     this.streams.clear();
     for (const sub of this.subs.values()) Object.assign(sub, { sent: false, current: false });
     this.ending = [code, reason].filter(Boolean).join(" ");
-    this.suspect = null;
+    this.link = null;
     this.stats.roundTrip = null;
     if (code >= 4500 && code <= 4999) {
       this.phase = "refused";
@@ -142,7 +142,7 @@ export class Client {
       case "pong": return this.#pong(message);
       case "error": return this.#error(message);
       case "link":
-        this.suspect = message.state === "live" ? null : message.reason ?? message.state;
+        this.link = message.state === "live" ? null : message;
         return this.on.change();
       case "drain":
         this.draining = now() + message.reconnect_in_ms;

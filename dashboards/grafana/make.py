@@ -179,7 +179,8 @@ FEEDS = [
           "Breaks a second in a venue's own numbering. Losses: ingest_merged, updates merged because the ingest queue was "
           "full (detail is lost, the newest value is not); ingest_overflow, trades lost there, and upstream_gap, trades "
           "that the source lacks, each announced to clients as a gap; log_overrun, gaps told to clients that came too late; "
-          "symbol_refused, symbols of two feeds, or too many. Far levels that books gave up for lack of room.",
+          "symbol_refused, symbols of two feeds, or too many; upstream_silent, times that the gateway upstream said nothing for too "
+          "long. Far levels that books gave up for lack of room.",
           (rate("tickgate_feed_gaps_total", "instance, feed"), "breaks {{feed}} {{instance}}"),
           (rate("tickgate_losses_total", "instance, reason"), "{{reason}} {{instance}}"),
           (rate("tickgate_book_levels_dropped_total"), "book levels dropped {{instance}}"), width=6),
@@ -200,6 +201,10 @@ FEEDS = [
           (window("0.5", "tickgate_source_to_arrival"), "p50 {{instance}}"),
           (window("0.99", "tickgate_source_to_arrival"), "p99 {{instance}}"),
           (quantile(0.99, "tickgate_source_to_arrival"), "p99, histogram {{instance}}"), width=6),
+    lines("Connections made", "short",
+          "Connections that an edge made to its upstream in an interval of the graph: after the first, each is one that was "
+          "lost before. What is missed meanwhile is made up for; a state that is not live above says that it was too long.",
+          (grew("tickgate_feed_connects_total", by="instance, feed"), "{{feed}} {{instance}}"), width=6),
 ]
 
 GATEWAY = [

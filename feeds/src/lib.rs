@@ -15,3 +15,4 @@ pub mod binance;
 pub mod capture;
 pub mod calendar;
 pub mod synthetic;
+pub mod tickgate;

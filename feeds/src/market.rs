@@ -37,7 +37,7 @@ impl Time {
 }
 
 /// Which of the configured feeds (or A/B group of feeds) something belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FeedId(pub u16);
 
 /// What kind of thing is said about a symbol; together with the symbol it makes a topic.

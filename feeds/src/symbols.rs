@@ -22,6 +22,36 @@ pub struct Listing {
     pub feed: FeedId,
     /// The steps in which its price moves, where the feed knows them.
     pub steps: Option<Steps>,
+    /// What its feed brings of it.
+    pub carried: Carried,
+}
+
+/// What a feed brings of a symbol. Of most a gateway makes whatever is asked for; another gateway gives what it was asked
+/// for at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Carried {
+    /// Bit n: the channel of number n.
+    channels: u16,
+    /// Levels of a side of a book.
+    pub depth: u16,
+}
+
+impl Default for Carried {
+    fn default() -> Self {
+        Self { channels: u16::MAX, depth: u16::MAX }
+    }
+}
+
+impl Carried {
+    /// These channels, and books so deep.
+    pub fn only(channels: impl IntoIterator<Item = Channel>, depth: u16) -> Self {
+        Self { channels: channels.into_iter().fold(0, |mask, channel| mask | 1 << channel as u8), depth }
+    }
+
+    /// Whether a channel is among them.
+    pub const fn has(self, channel: Channel) -> bool {
+        self.channels >> channel as u8 & 1 == 1
+    }
 }
 
 /// The steps in which a price moves: their width from each of some prices on, lowest price first.
@@ -39,6 +69,11 @@ impl Steps {
             "steps of rising prices"
         );
         Self(steps.into())
+    }
+
+    /// The pairs that they were made of.
+    pub fn pairs(&self) -> &[(Decimal, Decimal)] {
+        &self.0
     }
 
     /// How wide the step up from `price` is.
@@ -119,7 +154,13 @@ impl Symbols {
         }
         let symbol = Symbol::at(table.listings.len() as u32);
         let name: Arc<str> = name.into();
-        table.listings.push(Listing { name: Arc::clone(&name), channel, feed, steps: None });
+        table.listings.push(Listing {
+            name: Arc::clone(&name),
+            channel,
+            feed,
+            steps: None,
+            carried: Carried::default(),
+        });
         table.by_name.insert(name, symbol);
         table.version += 1;
         Ok(symbol)
@@ -129,6 +170,13 @@ impl Symbols {
     pub fn set_steps(&self, symbol: Symbol, steps: Steps) {
         if let Some(listing) = self.write().listings.get_mut(symbol.index()) {
             listing.steps = Some(steps);
+        }
+    }
+
+    /// Notes what the feed of a listed symbol brings of it.
+    pub fn set_carried(&self, symbol: Symbol, carried: Carried) {
+        if let Some(listing) = self.write().listings.get_mut(symbol.index()) {
+            listing.carried = carried;
         }
     }
 
@@ -148,20 +196,17 @@ impl Symbols {
         self.read().by_name.get(name).copied()
     }
 
-    /// What `pick` makes of the symbols whose names begin so and of their own channels, by name; at most `max` of it.
+    /// What `pick` makes of the symbols whose names begin so and of their listings, by name; at most `max` of it.
     pub fn with_prefix<T>(
         &self,
         prefix: &str,
         max: usize,
-        pick: impl Fn(Symbol, Channel) -> Option<T>,
+        pick: impl Fn(Symbol, &Listing) -> Option<T>,
     ) -> Vec<T> {
         let table = self.read();
         let from = table.by_name.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
         let matching = from.take_while(|(name, _)| name.starts_with(prefix));
-        matching
-            .filter_map(|(_, &symbol)| pick(symbol, table.listings[symbol.index()].channel))
-            .take(max)
-            .collect()
+        matching.filter_map(|(_, &symbol)| pick(symbol, &table.listings[symbol.index()])).take(max).collect()
     }
 
     /// What is known of a symbol.

@@ -88,6 +88,8 @@ reasons! {
     UnknownTopic = "unknown_topic", Refusal, "no such symbol or group";
     /// A filter counts ticks, and those of the symbol are not known.
     UnknownTick = "unknown_tick", Refusal, "the price steps of a symbol are not known";
+    /// This gateway's upstream was not asked for that.
+    NotCarried = "not_carried", Refusal, "this gateway does not take that from its upstream";
     /// More topics than the limit.
     TopicLimit = "topic_limit", Refusal, "more topics than the limit";
     /// More streams than the limit.
@@ -109,6 +111,8 @@ reasons! {
     LogOverrun = "log_overrun", Loss, "fell out of the event log";
     /// The venue itself said or showed that something is missing.
     UpstreamGap = "upstream_gap", Loss, "missing from the source";
+    /// The gateway that this one takes its updates from said nothing for too long.
+    UpstreamSilent = "upstream_silent", Loss, "nothing came from the upstream gateway";
     /// A feed named a symbol that belongs to another feed, or the table is full.
     SymbolRefused = "symbol_refused", Loss, "symbol refused";
 }

@@ -29,8 +29,8 @@ use self::report::Run;
 use self::tally::Tally;
 use self::worker::{LINGER, MEASURE, STOP, Shared, WARM, Worker};
 use super::clock::{instant, wall_us};
-use super::endpoint::Endpoint;
 use crate::base::process::{self, Usage};
+use crate::flow::adapter::endpoint::Endpoint;
 
 /// Clients of one process; descriptors and ports end long before.
 const CLIENTS_MAX: usize = 1_000_000;

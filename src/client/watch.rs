@@ -4,7 +4,6 @@
 //! what an SDK's author may read. Bound: what is held is bounded in `table` and `view`; one connection at a time.
 
 mod gap;
-mod backoff;
 mod wire;
 mod table;
 mod view;
@@ -19,12 +18,15 @@ use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
 
-use self::backoff::Backoff;
 use self::screen::Screen;
 use self::session::{Desk, End};
 use self::view::{Link, View, Wish};
-use super::endpoint::Endpoint;
+use crate::base::backoff::Backoff;
+use crate::flow::adapter::endpoint::Endpoint;
 use crate::flow::dispatch::wish::Mode;
+
+/// Ceiling of the longest wait before another connection.
+const WAIT_MS_MAX: u64 = 30_000;
 
 /// Watch topics: a live table in a terminal, one JSON object per line in a pipe.
 #[derive(clap::Args, Debug)]
@@ -88,7 +90,7 @@ async fn watch(args: &Args) -> End {
 
 /// Connects, follows, and connects again. A first connection that fails is the user's to know at once.
 async fn keep_following(desk: &mut Desk, url: &str) -> Result<(), End> {
-    let mut backoff = Backoff::new(RandomState::new().hash_one(url));
+    let mut backoff = Backoff::new(RandomState::new().hash_one(url), WAIT_MS_MAX);
     let mut target = url.to_owned();
     let mut was_connected = false;
     loop {

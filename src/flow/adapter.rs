@@ -1,7 +1,11 @@
-//! Upstream in: drives a source on a thread of its own, stamps the arrival, and hands updates to a sink.
+//! Upstream in: drives a source on a thread of its own, stamps the arrival, and hands updates to a sink. Another gateway as
+//! the source is [`link`]'s.
 //!
 //! It does not know who takes them. Bounds kept here: what one call of the source appends, and [`NAP`] between two looks
 //! at the stop sign.
+
+pub mod endpoint;
+pub mod link;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -9,6 +13,7 @@ use std::time::Duration;
 
 use tickgate_feeds::feed::{Next, Source};
 use tickgate_feeds::market::{FeedId, State, Update};
+use tickgate_feeds::tickgate::Told;
 
 use crate::base::clock::Clock;
 use crate::base::histogram::Latency;
@@ -26,6 +31,12 @@ pub trait Sink {
 
     /// Says how far the feed can be trusted from now on.
     fn set_state(&self, feed: FeedId, state: State);
+
+    /// Takes over what another gateway has told.
+    fn adopt(&self, told: &mut Told, arrival_ns: u64);
+
+    /// Says how far everything can be trusted from now on, since the line to that gateway is as it is.
+    fn set_link(&self, feed: FeedId, state: State);
 }
 
 /// What the outside may ask of a running feed.
@@ -43,6 +54,10 @@ pub struct Gauge {
     pub refused: AtomicU64,
     /// Updates whose source time lay ahead of our clock: no latency can be told from them.
     pub clock_ahead: AtomicU64,
+    /// Connections made to another gateway.
+    pub connects: AtomicU64,
+    /// How often it was silent for too long.
+    pub silences: AtomicU64,
     /// Wall time of the last update in milliseconds.
     pub last_ms: AtomicU64,
     /// From the source's own time to the arrival, for sources that run by today's clock.

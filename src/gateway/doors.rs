@@ -135,7 +135,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, permit: Option<Permit>,
         Ok(stream) => {
             let wire = Tcp::new(stream, [Some(permit), place]);
             let (wire, count) = match listens {
-                true => (wire.with_events(&doors.identity.epoch), &doors.stats.streams),
+                true => (wire.with_events(&doors.ingest.node().epoch), &doors.stats.streams),
                 false => (wire, &doors.stats.upgraded),
             };
             count.fetch_add(1, Ordering::Relaxed);
@@ -175,7 +175,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         if matches!(request.uri().path().split('/').nth(1), Some("stream" | "v1")) {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
             // Numbers of another run mean nothing, and rows alone do not say which it is.
-            if let Ok(epoch) = HeaderValue::from_str(&self.doors.identity.epoch) {
+            if let Ok(epoch) = HeaderValue::from_str(&self.doors.ingest.node().epoch) {
                 headers.insert("tickgate-epoch", epoch);
             }
         }
@@ -238,7 +238,7 @@ impl Service {
             "snapshot" => snapshot::snapshot(query, form, identity, ingest, now),
             "symbols" => listing::symbols(query, form, ingest.symbols(), feeds),
             "groups" => listing::groups(query, form, ingest.symbols()),
-            other => history::history(other.strip_prefix("history/")?, query, form, identity, ingest, now),
+            other => history::history(other.strip_prefix("history/")?, query, form, ingest, now),
         };
         Some(parts)
     }

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use tickgate_feeds::market::{FeedId, State, Update};
 use tickgate_feeds::symbols::Symbols;
+use tickgate_feeds::tickgate::Told;
 
 use crate::base::limits::Limits;
 use crate::flow::adapter::Sink;
 use crate::flow::buffer::{self, Buffer};
 use crate::flow::conflation::Rev;
-use crate::flow::conflation::cut::Cut;
+use crate::flow::conflation::cut::{Cut, Node};
 use crate::flow::conflation::hub::{self, Hub};
 use crate::flow::conflation::wants::Want;
 
@@ -52,6 +53,8 @@ pub struct Ingest {
     room: Condvar,
     waiting: AtomicUsize,
     rev: AtomicU64,
+    /// Of the node: its run, and how well it knows the market.
+    version: AtomicU64,
     half_full: usize,
     bells: Vec<Bell>,
 }
@@ -61,9 +64,9 @@ const ROOM_WAIT: Duration = Duration::from_millis(50);
 
 impl Ingest {
     /// Empty, for as many shards as there are wakers.
-    pub fn new(symbols: Arc<Symbols>, limits: &Limits, wakers: Vec<Waker>) -> Self {
+    pub fn new(symbols: Arc<Symbols>, node: Node, limits: &Limits, wakers: Vec<Waker>) -> Self {
         let bells = wakers.into_iter().map(|waker| Bell { sleep: AtomicU8::new(Sleep::Awake as u8), waker });
-        let hub = Hub::new(Arc::clone(&symbols), limits);
+        let hub = Hub::new(Arc::clone(&symbols), node, limits);
         Self {
             symbols,
             buffer: Mutex::new(Buffer::new(limits.ingest_updates_max)),
@@ -71,6 +74,7 @@ impl Ingest {
             room: Condvar::new(),
             waiting: AtomicUsize::new(0),
             rev: AtomicU64::new(0),
+            version: AtomicU64::new(0),
             half_full: limits.ingest_updates_max / 2,
             bells: bells.collect(),
         }
@@ -81,14 +85,19 @@ impl Ingest {
         &self.symbols
     }
 
-    /// Everything that changed after `since`, what waits in the queue included, after what the asker begins to want
-    /// (`true`) or wants no more.
-    pub fn pull(&self, since: Rev, wants: &[(Want, bool)]) -> Arc<Cut> {
+    /// The run of revisions that the hub is in, and how well it knows the market.
+    pub fn node(&self) -> Arc<Node> {
+        self.with_hub(|hub| Arc::clone(hub.node()))
+    }
+
+    /// Everything that changed after `since` of a run, what waits in the queue included, after what the asker begins to
+    /// want (`true`) or wants no more.
+    pub fn pull(&self, run: u32, since: Rev, wants: &[(Want, bool)]) -> Arc<Cut> {
         self.with_hub(|hub| {
             for &(want, on) in wants {
                 hub.want(want, on);
             }
-            hub.cut(since)
+            hub.cut(run, since)
         })
     }
 
@@ -108,12 +117,15 @@ impl Ingest {
         }
         let result = look(hub);
         self.rev.store(hub.rev(), Ordering::SeqCst);
+        self.version.store(hub.node().version, Ordering::SeqCst);
         result
     }
 
-    /// Whether somebody who holds `rev` has missed something.
-    pub fn has_news(&self, rev: Rev) -> bool {
-        self.waiting.load(Ordering::SeqCst) > 0 || self.rev.load(Ordering::SeqCst) != rev
+    /// Whether somebody who holds `rev` and knows the node in this version has missed something.
+    pub fn has_news(&self, rev: Rev, version: u64) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
+            || self.rev.load(Ordering::SeqCst) != rev
+            || self.version.load(Ordering::SeqCst) != version
     }
 
     /// Notes how a shard is about to sleep, or that it woke.
@@ -180,6 +192,22 @@ impl Sink for Ingest {
 
     fn set_state(&self, feed: FeedId, state: State) {
         self.with_hub(|hub| hub.set_feed_state(feed, state));
+        self.ring(usize::MAX);
+    }
+
+    fn adopt(&self, told: &mut Told, arrival_ns: u64) {
+        let before = self.version.load(Ordering::SeqCst);
+        self.with_hub(|hub| hub.adopt(told, arrival_ns));
+        // Another run is everybody's business at once.
+        let is_same = self.version.load(Ordering::SeqCst) == before;
+        self.ring(if is_same { 0 } else { usize::MAX });
+    }
+
+    fn set_link(&self, feed: FeedId, state: State) {
+        self.with_hub(|hub| {
+            hub.set_link(state);
+            hub.set_feed_state(feed, state);
+        });
         self.ring(usize::MAX);
     }
 }

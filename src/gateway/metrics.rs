@@ -163,11 +163,13 @@ impl Metrics {
         }
         let (buffer, hub, _) = self.doors.ingest.stats();
         let refused = self.feeds.iter().map(|feed| feed.gauge.refused.load(Ordering::Relaxed)).sum();
+        let silences = self.feeds.iter().map(|feed| feed.gauge.silences.load(Ordering::Relaxed)).sum();
         for (reason, value) in [
             (Reason::IngestMerged, buffer.merged),
             (Reason::IngestOverflow, buffer.trades_lost),
             (Reason::UpstreamGap, hub.trades_missing),
             (Reason::LogOverrun, sum.encoder.overruns),
+            (Reason::UpstreamSilent, silences),
             (Reason::SymbolRefused, refused),
         ] {
             let help = "Updates merged, trades lost or missing, gaps told for want of log, symbols refused.";
@@ -252,6 +254,11 @@ impl Metrics {
             ("tickgate_feed_errors_total", "Messages that could not be decoded.", load(&feed.gauge.errors)),
             ("tickgate_feed_skipped_total", "Messages passed over on purpose.", load(&feed.gauge.skipped)),
             ("tickgate_feed_gaps_total", "Breaks in the venue's own numbering.", load(&feed.gauge.gaps)),
+            (
+                "tickgate_feed_connects_total",
+                "Connections made to the gateway that is the feed.",
+                load(&feed.gauge.connects),
+            ),
             (
                 "tickgate_feed_clock_ahead_total",
                 "Updates whose time lay ahead of us.",

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -24,10 +24,12 @@ use super::life::Life;
 use super::metrics::{FeedGauge, Metrics, Published};
 use super::rest::listing::FeedNames;
 use super::shard::{self, Identity, Shard};
-use super::sources::{self, Failure, Named};
+use super::sources::{self, Failure, Feeds, Named};
 use crate::base::clock::Clock;
 use crate::base::limits::{Limits, Memory};
-use crate::flow::adapter;
+use crate::flow::adapter::link::Link;
+use crate::flow::adapter::{self, Sink};
+use crate::flow::conflation::cut::Node;
 use crate::flow::socket::wire::{Mailbox, System};
 
 /// Handshakes the kernel may hold for us: a reconnect storm must not meet a full queue. The kernel caps it at somaxconn.
@@ -68,37 +70,99 @@ pub fn check(config: &Config) -> Result<(), Failure> {
 pub fn start(config: &Config) -> Result<Gateway, Failure> {
     config.check().map_err(Failure::Usage)?;
     let symbols = Arc::new(Symbols::new(config.limits.symbols_max));
-    let sources = sources::open(config, &symbols)?;
-    build(config, symbols, sources).map_err(Failure::Unavailable)
+    let clock = Clock::start();
+    let name = random_name(clock);
+    let feeds = match sources::open(config, &symbols)? {
+        Feeds::Own(sources) => Running::Own(sources),
+        Feeds::Adopted(feed, plan) => {
+            let url = plan.url.clone();
+            let link = Link::open(plan, FeedId(0), name.clone(), clock);
+            Running::Adopted(
+                feed,
+                link.map_err(|error| Failure::Unavailable(format!("{url}: {error}")))?.into(),
+            )
+        }
+    };
+    build(config, symbols, feeds, &name, clock)
 }
 
-fn build(config: &Config, symbols: Arc<Symbols>, sources: Vec<Named>) -> Result<Gateway, String> {
+/// What updates come from, ready to run.
+enum Running {
+    Own(Vec<Named>),
+    Adopted(String, Box<Link>),
+}
+
+impl Running {
+    /// The feeds' names, and whether their prices are made up.
+    fn names(&mut self) -> FeedNames {
+        match self {
+            Self::Own(sources) => {
+                sources.iter().map(|(name, source)| (name.clone(), source.simulated())).collect()
+            }
+            Self::Adopted(name, link) => vec![(name.clone(), link.peer().simulated())],
+        }
+    }
+
+    /// Takes over what another gateway has told so far, before anybody can ask for it.
+    fn begin(&mut self, config: &Config, ingest: &Ingest, clock: Clock) -> Result<(), String> {
+        let Self::Adopted(_, link) = self else { return Ok(()) };
+        ingest.adopt(link.peer().told(), clock.now().mono_ns);
+        sources::set_groups(config, ingest.symbols())
+    }
+}
+
+fn build(
+    config: &Config,
+    symbols: Arc<Symbols>,
+    mut feeds: Running,
+    name: &str,
+    clock: Clock,
+) -> Result<Gateway, Failure> {
     let limits = fit_descriptors(&config.limits);
-    let clock = Clock::start();
+    let names: Arc<FeedNames> = Arc::new(feeds.names());
+    let simulated = names.iter().any(|(_, simulated)| *simulated);
+    let identity = Arc::new(Identity { simulated, limits });
+    let count = config.shards.unwrap_or(std::thread::available_parallelism().map_or(1, usize::from));
+    let systems = (0..count).map(|_| System::new(clock)).collect::<io::Result<Vec<_>>>();
+    let systems = systems.map_err(|error| Failure::Unavailable(format!("shards: cannot poll: {error}")))?;
+    let mailboxes: Vec<_> = systems.iter().map(System::mailbox).collect();
+    let wakers = mailboxes.iter().map(waker).collect();
+    // Who numbers updates itself is in an epoch of its own name.
+    let ingest = Arc::new(Ingest::new(symbols, Node::new(name, name), &identity.limits, wakers));
+    feeds.begin(config, &ingest, clock).map_err(Failure::Usage)?;
+    let parts = Parts { config, identity, ingest, names, feeds, clock };
+    serve(parts, systems, mailboxes).map_err(Failure::Unavailable)
+}
+
+/// What a gateway is put together from.
+struct Parts<'a> {
+    config: &'a Config,
+    identity: Arc<Identity>,
+    ingest: Arc<Ingest>,
+    names: Arc<FeedNames>,
+    feeds: Running,
+    clock: Clock,
+}
+
+/// Opens the ports and starts all threads.
+fn serve(parts: Parts<'_>, systems: Vec<System>, mailboxes: Vec<Arc<Mailbox>>) -> Result<Gateway, String> {
+    let Parts { config, identity, ingest, names, feeds, clock } = parts;
+    let limits = identity.limits.clone();
     let runtime = runtime()?;
     // From here on a signal ends the gateway in good order.
     let signals = runtime.block_on(async { Signals::new() }).map_err(|error| format!("signals: {error}"))?;
     let (listener, address) = listen(&runtime, config.listen, "listen")?;
     let (admin_listener, admin_address) = listen(&runtime, config.admin, "admin")?;
-    let simulated = sources.iter().any(|(_, source)| source.simulated());
-    let identity = Arc::new(Identity { epoch: epoch(clock), simulated, limits: limits.clone() });
-    let count = config.shards.unwrap_or(std::thread::available_parallelism().map_or(1, usize::from));
-    let systems = (0..count).map(|_| System::new(clock)).collect::<io::Result<Vec<_>>>();
-    let systems = systems.map_err(|error| format!("shards: cannot poll: {error}"))?;
-    let mailboxes: Vec<_> = systems.iter().map(System::mailbox).collect();
-    let wakers = mailboxes.iter().map(waker).collect();
-    let first_topic =
-        symbols.groups().first().map_or_else(|| "*".to_owned(), |(group, _)| format!("@{group}"));
-    let ingest = Arc::new(Ingest::new(symbols, &limits, wakers));
+    let groups = ingest.symbols().groups();
+    let first_topic = groups.first().map_or_else(|| "*".to_owned(), |(group, _)| format!("@{group}"));
     let life = Arc::new(Life::default());
+    let memory = limits.memory(limits.connections_max, limits.symbols_max, systems.len());
     let (shards, published) = start_shards(systems, &identity, &ingest, &life)?;
-    let feeds = sources.iter().map(|(name, source)| (name.clone(), source.simulated()));
-    let feeds: Arc<FeedNames> = Arc::new(feeds.collect());
-    let (threads, gauges) = start_feeds(sources, clock, &ingest, &life)?;
+    let (threads, gauges) = start_feeds(feeds, clock, &ingest, &life)?;
     let doors = Arc::new(Doors {
         identity,
         ingest,
-        feeds: Arc::clone(&feeds),
+        feeds: Arc::clone(&names),
         shards: mailboxes.iter().map(ShardDoor::new).collect(),
         open: Arc::default(),
         answering: Arc::default(),
@@ -106,7 +170,6 @@ fn build(config: &Config, symbols: Arc<Symbols>, sources: Vec<Named>) -> Result<
         life: Arc::clone(&life),
         stats: doors::Stats::default(),
     });
-    let memory = limits.memory(limits.connections_max, limits.symbols_max, count);
     let started_s = clock.now().wall.0 as f64 / 1e9;
     let metrics = Metrics::new(Arc::clone(&doors), published, gauges, memory.process_bytes(), started_s);
     runtime.spawn(doors::serve(listener, doors));
@@ -116,7 +179,7 @@ fn build(config: &Config, symbols: Arc<Symbols>, sources: Vec<Named>) -> Result<
         address,
         admin_address,
         memory,
-        feeds: feeds.iter().map(|(name, _)| name.clone()).collect(),
+        feeds: names.iter().map(|(name, _)| name.clone()).collect(),
         limits,
         first_topic,
         runtime,
@@ -143,19 +206,36 @@ fn start_shards(
     Ok((threads, published))
 }
 
+/// What drives a feed on its thread, until it is told to stop.
+type Run = Box<dyn FnOnce(&Ingest, &AtomicBool, &adapter::Gauge) + Send>;
+
 fn start_feeds(
-    sources: Vec<Named>,
+    feeds: Running,
     clock: Clock,
     ingest: &Arc<Ingest>,
     life: &Arc<Life>,
 ) -> Result<(Vec<JoinHandle<()>>, Vec<FeedGauge>), String> {
     let (mut threads, mut gauges) = (Vec::new(), Vec::new());
-    for (at, (name, source)) in sources.into_iter().enumerate() {
+    let mut start = |name: String, run: Run| {
         let gauge = Arc::new(adapter::Gauge::default());
         gauges.push(FeedGauge { name: name.clone(), gauge: Arc::clone(&gauge) });
         let (ingest, life) = (Arc::clone(ingest), Arc::clone(life));
-        let run = move || adapter::run(source, FeedId(at as u16), clock, &*ingest, &life.draining, &gauge);
-        threads.push(spawn(format!("feed-{name}"), run)?);
+        threads.push(spawn(format!("feed-{name}"), move || run(&ingest, &life.draining, &gauge))?);
+        Ok::<(), String>(())
+    };
+    match feeds {
+        Running::Own(sources) => {
+            for (at, (name, source)) in sources.into_iter().enumerate() {
+                let id = FeedId(at as u16);
+                let run = move |ingest: &Ingest, stop: &AtomicBool, gauge: &adapter::Gauge| {
+                    adapter::run(source, id, clock, ingest, stop, gauge);
+                };
+                start(name, Box::new(run))?;
+            }
+        }
+        Running::Adopted(name, link) => {
+            start(name, Box::new(move |ingest, stop, gauge| link.run(ingest, stop, gauge)))?;
+        }
     }
     Ok((threads, gauges))
 }
@@ -287,8 +367,8 @@ fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle
         .map_err(|error| format!("cannot start a thread: {error}"))
 }
 
-/// Names this run: revisions of another run mean nothing here.
-fn epoch(clock: Clock) -> String {
+/// A name that no other gateway and no other run has: revisions of another run mean nothing here.
+fn random_name(clock: Clock) -> String {
     use std::hash::{BuildHasher, Hasher};
     // The standard library's hasher is seeded by the system's randomness.
     let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();

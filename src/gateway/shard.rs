@@ -15,13 +15,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use slab::Slab;
+use tickgate_feeds::market::State;
 
 use crate::base::clock::Now;
 use crate::base::histogram::Latency;
 use crate::base::limits::Limits;
 use crate::base::reason::Reason;
 use crate::flow::conflation::Rev;
-use crate::flow::conflation::cut::Cut;
+use crate::flow::conflation::cut::{Cut, Node};
 use crate::flow::conflation::replica::Replica;
 use crate::flow::conflation::wants::Want;
 use crate::flow::dispatch::streams::{SessionKey, StreamKey, Streams};
@@ -36,8 +37,6 @@ use session::Session;
 /// What a gateway tells all its shards.
 #[derive(Debug)]
 pub struct Identity {
-    /// Names the run of revisions.
-    pub epoch: String,
     /// Whether any feed's prices are made up.
     pub simulated: bool,
     /// The bounds.
@@ -242,7 +241,7 @@ impl<I: Io> Shard<I> {
     /// A shard without clients.
     pub fn new(index: usize, identity: Arc<Identity>, ingest: Arc<Ingest>) -> Self {
         let limits = &identity.limits;
-        let replica = Replica::new(Arc::clone(ingest.symbols()), limits.log_events_max);
+        let replica = Replica::new(Arc::clone(ingest.symbols()), ingest.node(), limits.log_events_max);
         Self {
             index,
             sessions: Slab::new(),
@@ -294,7 +293,7 @@ impl<I: Io> Shard<I> {
         let sleep = if self.streams.any_open() { Sleep::Eager } else { Sleep::Lazy };
         self.ingest.set_sleep(self.index, sleep);
         // News that came before the mark was set rang no bell.
-        let news = sleep == Sleep::Eager && self.ingest.has_news(self.encoder.replica.rev);
+        let news = sleep == Sleep::Eager && self.has_news();
         let wait = if news { Some(Duration::ZERO) } else { wait };
         self.look_at_sockets(io, wait);
         self.ingest.set_sleep(self.index, Sleep::Awake);
@@ -361,8 +360,8 @@ impl<I: Io> Shard<I> {
 
     /// Takes what changed into the replica, and finds out who wants it.
     fn pull(&mut self) {
-        let since = self.encoder.replica.rev;
-        if !self.streams.has_changed_wants() && !self.ingest.has_news(since) && self.knows_all_symbols() {
+        let before = Arc::clone(&self.encoder.replica.node);
+        if !self.streams.has_changed_wants() && !self.has_news() && self.knows_all_symbols() {
             self.encoder.begin_turn();
             return;
         }
@@ -378,11 +377,46 @@ impl<I: Io> Shard<I> {
         }
         self.cut_ns = self.now.mono_ns;
         self.encoder.begin_turn();
+        if self.encoder.replica.node.version != before.version {
+            self.meet_node(&before);
+        }
+    }
+
+    fn has_news(&self) -> bool {
+        let replica = &self.encoder.replica;
+        self.ingest.has_news(replica.rev, replica.node.version)
+    }
+
+    /// The node is in another run of revisions, or knows the market better or worse than `before`: everybody is told.
+    fn meet_node(&mut self, before: &Node) {
+        let node = Arc::clone(&self.encoder.replica.node);
+        if node.run != before.run {
+            for Want { channel, symbol, .. } in self.streams.all_wants() {
+                self.encoder.replica.want(channel, symbol);
+            }
+            for (session, place) in self.streams.begin_run(self.encoder.replica.rev) {
+                self.encoder.judge(self.streams.get_mut(place.stream), false);
+                self.queue_debt(session, place);
+            }
+        }
+        if node.link != before.link {
+            let keys: Vec<SessionKey> = self.sessions.iter().map(|(key, _)| key as SessionKey).collect();
+            for key in keys {
+                self.answer(key, self.link());
+            }
+        }
+    }
+
+    /// How far everything here can be trusted.
+    fn link(&self) -> Vec<u8> {
+        let state = self.encoder.replica.node.link;
+        let reason = (state != State::Live).then_some(Reason::UpstreamSilent.label());
+        Answer::Link { state: state.name(), reason }.frame()
     }
 
     fn pull_once(&mut self) -> Arc<Cut> {
         let wants = self.streams.take_changed_wants();
-        let cut = self.ingest.pull(self.encoder.replica.rev, &wants);
+        let cut = self.ingest.pull(self.encoder.replica.node.run, self.encoder.replica.rev, &wants);
         let replica = &mut self.encoder.replica;
         replica.apply(&cut, |channel, symbol| self.streams.wants(channel, symbol));
         for (Want { channel, symbol, .. }, _) in wants {

@@ -30,7 +30,7 @@ STATES = {"pending", "live", "closed", "halted", "stale", "suspect"}
 PHASES = {"pre_open", "ato", "continuous", "break", "atc", "put_through", "closed"}
 CODES = {
     "bad_request", "unknown_action", "bad_topic", "unknown_topic", "topic_limit", "stream_limit", "unknown_sub",
-    "sub_in_use", "node_behind", "rate_limited", "unknown_tick",
+    "sub_in_use", "node_behind", "rate_limited", "unknown_tick", "not_carried",
 }
 LATER = {"node_behind", "rate_limited"}  # these say when the same would be taken
 GAP_REASONS = {"ingest_overflow", "log_overrun", "upstream_gap"}
@@ -44,17 +44,18 @@ OPTIONS = {"mode", "rate", "fields", "delta", "depth", "decimals", "columns", "d
 SUBSCRIPTION = OPTIONS | {"filter", "sub", "stream", "seq", "rev", "wish", "capped_by", "topics", "q", "rejected", "recovered"}
 LIMITS = ({"message_bytes", "topics_per_command", "topics", "streams", "commands_per_second", "commands_burst", "rate"}, set())
 SHAPES = {
-    "welcome": ({"type", "epoch", "session", "version", "heartbeat_ms", "simulated", "limits"}, set()),
+    "welcome": ({"type", "epoch", "session", "version", "heartbeat_ms", "simulated", "path", "limits"}, set()),
     "subscribed": ({"type"} | SUBSCRIPTION, {"id", "rejected_more"}),
     "updated": ({"type"} | SUBSCRIPTION, {"id", "removed", "rejected_more"}),
     "unsubscribed": ({"type", "sub", "stream"}, {"id"}),
     "list": ({"type", "subs"}, {"id"}),
     "pong": ({"type", "ts_us"}, {"id"}),
     "error": ({"type", "code", "message"}, {"id", "retry_after_ms", "rejected"}),
+    "link": ({"type", "state", "reason"}, set()),
     "drain": ({"type", "reconnect_in_ms", "to"}, set()),
     "heartbeat": ({"type", "ts_us", "streams"}, set()),
     "batch": (
-        {"type", "stream", "seq", "prev", "rev", "ts_us", "rows"}, {"snapshot", "more", "gaps", "added", "rejected", "digest"},
+        {"type", "stream", "seq", "prev", "rev", "ts_us", "rows"}, {"snapshot", "more", "gaps", "added", "rejected", "digest", "epoch"},
     ),
 }
 LISTED = (SUBSCRIPTION | {"held_seq", "held_rev", "lag_revs", "merged", "rows", "gaps"}, set())
@@ -125,6 +126,13 @@ class Stream:
         self.seq, self.rev = (self.answer["seq"], self.answer["rev"]) if self.whole else (None, 0)
         self.table.clear()
         self.note()
+
+    def begin_epoch(self, epoch: str) -> None:
+        """Nothing that was held means anything in another epoch; the number of the last frame goes on."""
+        self.epoch, self.rev, self.whole, self.more, self.owed = epoch, 0, False, False, True
+        self.table.clear()
+        self.q.clear()
+        self.repeats.clear()
 
     def note(self) -> None:
         """The cursor is that of the last whole batch: before an update's first one, topics that came with it are not held."""
@@ -220,6 +228,8 @@ class Session:
         self.answers: dict[object, dict] = {}
         self.errors: list[dict] = []
         self.drain: dict | None = None
+        self.link = "live"  # how far everything can be trusted, whatever the rows say
+        self.links: list[tuple[str, float]] = []  # what was said of it, and when
         self.asked: dict[object, dict] = {}  # commands by their id
         self.held: dict[object, Stream] = {}  # what a command with a cursor goes on from
         self.examples: dict[str, str] = {}
@@ -398,6 +408,15 @@ class Session:
             if len(rejected["topic"]) > 64:
                 self.broke(f"rejected: repeats {len(rejected['topic'])} characters")
 
+    def take_link(self, frame: dict, text: str, now_s: float) -> None:
+        """The whole node knows the market better or worse than before."""
+        if frame["state"] not in STATES or frame["state"] == self.link:
+            self.broke(f"link: state {frame['state']!r} after {self.link!r}")
+        if frame["reason"] != (None if frame["state"] == "live" else "upstream_silent"):
+            self.broke(f"link: {frame['state']} with reason {frame['reason']!r}")
+        self.link = frame["state"]
+        self.links.append((self.link, now_s))
+
     def take_drain(self, frame: dict, text: str, now_s: float) -> None:
         """The gateway goes; it says when to come back."""
         if not 0 <= frame["reconnect_in_ms"] <= 60_000:
@@ -436,6 +455,10 @@ class Session:
             return self.broke(f"batch of {ended} stream {frame['stream']}")
         snapshot, more = frame.get("snapshot", False), frame.get("more", False)
         where = f"stream {stream.number} seq {frame['seq']}"
+        if frame.get("epoch", stream.epoch) != stream.epoch:
+            if not snapshot:
+                self.broke(f"{where}: a new epoch without a picture")
+            stream.begin_epoch(frame["epoch"])
         if frame["prev"] != stream.seq:
             self.broke(f"{where}: prev {frame['prev']}, we hold {stream.seq}")
         before = frame["prev"] if frame["prev"] is not None else stream.answer["seq"]
@@ -551,8 +574,8 @@ class Session:
                 continue
             held = stream.table.get(topic)
             image = row.get("channel") is None
-            if image and stream.resumed and held is not None and row["rev"] <= held["rev"] and not row.get("full"):
-                continue  # it came with a newer one
+            if (image or row["channel"] == "book") and stream.resumed and held is not None and row["rev"] < held["rev"] + (not row.get("full")):
+                continue  # it came with a newer one, maybe from a node that was further
             if image and stream.mode == "every" and held is not None and not row.get("full") and topic not in lost:
                 self.change(stream, row, held, f"{where} {topic}")
             if image and row.get("full") and not (snapshot or topic in added | lost) and stream.answer["delta"]:

@@ -14,7 +14,8 @@ use tickgate::flow::frame::command;
 use tickgate::flow::socket::wire::Newcomer;
 use tickgate_feeds::symbols::Symbols;
 
-use super::filter::{FILTERS, Reference, expected};
+use super::ask;
+use super::filter::{Reference, expected};
 use super::history::{Fields, History};
 use super::wire::{Pipe, SharedPipe, SimWire};
 
@@ -45,6 +46,10 @@ pub struct Seen {
     pub left_out: u64,
     /// Symbols that fell silent by their own rhythm.
     pub silenced: u64,
+    /// Cursors that were ahead of a node.
+    pub behind: u64,
+    /// Connections of edges to their upstreams.
+    pub links: u64,
     /// Changes of images given one by one, images whose changes were lost, trades given after the quote that they met.
     pub each: u64,
     pub lost: u64,
@@ -72,10 +77,36 @@ impl Seen {
         self.entered += other.entered;
         self.left_out += other.left_out;
         self.silenced += other.silenced;
+        self.behind += other.behind;
+        self.links += other.links;
         self.each += other.each;
         self.lost += other.lost;
         self.met += other.met;
     }
+}
+
+/// A client's text frame.
+pub fn mask(text: &str) -> Vec<u8> {
+    let mask = [1, 2, 3, 4];
+    let mut frame = vec![0x81, 0x80 | 126];
+    frame.extend_from_slice(&(text.len() as u16).to_be_bytes());
+    frame.extend_from_slice(&mask);
+    frame.extend(text.bytes().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+/// Takes the next frame of a gateway, if it has come whole: its opcode and payload.
+pub fn next_frame(bytes: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
+    let first = *bytes.first()?;
+    assert_eq!(first & 0xf0, 0x80, "whole frames, no reserved bits");
+    let (header, len) = match *bytes.get(1)? {
+        126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
+        127 => (10, u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?) as usize),
+        len => (2, usize::from(len)),
+    };
+    let payload = bytes.get(header..header + len)?.to_vec();
+    bytes.drain(..header + len);
+    Some((first & 0x0f, payload))
 }
 
 #[derive(Clone, Debug, Default)]
@@ -184,28 +215,13 @@ struct Gap {
     to: u64,
 }
 
-const TOPICS: [&str; 11] = [
-    "*",
-    "@THIRD",
-    "A*",
-    "A00",
-    "B01",
-    "trade:*",
-    "trade:A02",
-    "book:A00",
-    "trade:@THIRD",
-    "status:*",
-    "bar_1s:*",
-];
-const RATES: [f64; 4] = [2.0, 5.0, 10.0, 50.0];
-
 impl Client {
     pub fn new(random: &mut Rng) -> Self {
         let steady = random.u8(..3) == 0;
         let room = if steady { 1 << 20 } else { [600, 3_000, 100_000][random.usize(..3)] };
         let pipe = Rc::new(RefCell::new(Pipe::new(room)));
         let query =
-            if random.bool() { String::new() } else { format!("symbols={}", TOPICS[random.usize(..5)]) };
+            if random.bool() { String::new() } else { format!("symbols={}", ask::TOPICS[random.usize(..5)]) };
         Self {
             pipe,
             query,
@@ -246,14 +262,14 @@ impl Client {
         }
         if self.streams.len() < self.wanted && random.u8(..10) == 0 {
             self.named += 1;
-            let mut command = subscribe(random);
+            let mut command = ask::subscribe(random);
             command["sub"] = format!("s{}", self.named).into();
             self.subscribe(command);
         }
         if random.u8(..15) == 0
             && let Some(stream) = self.streams.values().next()
         {
-            let mut command = update(random);
+            let mut command = ask::update(random);
             command["sub"] = stream.sub.as_str().into();
             self.send(&command.to_string());
         }
@@ -285,6 +301,7 @@ impl Client {
             let mut command = stream.asked.clone();
             let wish = if random.u8(..8) == 0 { "another" } else { &stream.wish };
             command["since"] = serde_json::json!({ "epoch": "world", "rev": stream.rev, "wish": wish });
+            command["id"] = stream.sub.as_str().into();
             client.kept.insert(stream.sub.clone(), stream.clone());
             client.subscribe(command);
         }
@@ -301,12 +318,7 @@ impl Client {
     }
 
     fn send(&mut self, text: &str) {
-        let mask = [1, 2, 3, 4];
-        let mut frame = vec![0x81, 0x80 | 126];
-        frame.extend_from_slice(&(text.len() as u16).to_be_bytes());
-        frame.extend_from_slice(&mask);
-        frame.extend(text.bytes().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-        self.pipe.borrow_mut().send(&frame);
+        self.pipe.borrow_mut().send(&mask(text));
     }
 
     /// Takes what has come, unless it is stalled.
@@ -317,7 +329,7 @@ impl Client {
     /// Checks every frame that is complete.
     pub fn check(&mut self, bytes: &[u8], history: &History, symbols: &Symbols) {
         self.pending.extend_from_slice(bytes);
-        while let Some((opcode, payload)) = self.next_frame() {
+        while let Some((opcode, payload)) = next_frame(&mut self.pending) {
             match opcode {
                 1 => self.hear(&payload, history, symbols),
                 9 => {
@@ -329,20 +341,6 @@ impl Client {
                 other => panic!("unexpected opcode {other}: {}", String::from_utf8_lossy(&payload)),
             }
         }
-    }
-
-    fn next_frame(&mut self) -> Option<(u8, Vec<u8>)> {
-        let bytes = &self.pending;
-        let first = *bytes.first()?;
-        assert_eq!(first & 0xf0, 0x80, "whole frames, no reserved bits");
-        let (header, len) = match *bytes.get(1)? {
-            126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
-            127 => (10, u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?) as usize),
-            len => (2, usize::from(len)),
-        };
-        let payload = bytes.get(header..header + len)?.to_vec();
-        self.pending.drain(..header + len);
-        Some((first & 0x0f, payload))
     }
 
     fn hear(&mut self, text: &[u8], history: &History, symbols: &Symbols) {
@@ -379,6 +377,12 @@ impl Client {
             // A name that was given up meanwhile; or the last topic, which an update must not take.
             "error" => {
                 let code = message["code"].as_str().expect("a code");
+                if code == "node_behind" {
+                    // It comes back with the same cursor until the node is there.
+                    self.seen.behind += 1;
+                    let name = message["id"].as_str().expect("an id");
+                    return self.subscribe(self.asked[name].clone());
+                }
                 assert!(["unknown_sub", "bad_request", "unknown_topic"].contains(&code), "{message}");
             }
             other => panic!("unexpected {other}"),
@@ -593,9 +597,9 @@ impl Stream {
 
     /// Events of a lossless topic come without holes; after a resume those that were there before a frame was whole may
     /// come again.
-    fn next_event(&mut self, topic: String, q: u64) {
-        let held = self.q.entry(topic).or_insert(q - 1);
-        assert!(q == *held + 1 || self.resumed && q <= *held, "the next event: {q} after {held}");
+    fn next_event(&mut self, topic: &str, q: u64) {
+        let held = self.q.entry(topic.to_owned()).or_insert(q - 1);
+        assert!(q == *held + 1 || self.resumed && q <= *held, "{topic}: the next event: {q} after {held}");
         *held = q.max(*held);
     }
 
@@ -645,13 +649,13 @@ impl Stream {
             }
             Some("status") => {
                 seen.events += 1;
-                self.next_event(format!("status:{name}"), q);
+                self.next_event(&format!("status:{name}"), q);
             }
             Some(bar) if bar.starts_with("bar_") => {
                 let topic = format!("{bar}:{name}");
                 if text("final").as_deref() == Some("true") {
                     seen.bars += 1;
-                    self.next_event(topic, q);
+                    self.next_event(&topic, q);
                 } else {
                     let held = self.q.get(&topic).copied();
                     assert!(held.is_none_or(|held| q > held), "{topic}: open bar {q} after final {held:?}");
@@ -699,7 +703,7 @@ impl Stream {
             seen.left_out += q - held - 1;
             self.q.insert(topic.clone(), q - 1);
         }
-        self.next_event(topic, q);
+        self.next_event(&topic, q);
     }
 
     /// `image`: as it was at the row's revision, where the history has a page for it.
@@ -839,60 +843,9 @@ fn columns(list: &Value) -> Option<Vec<String>> {
     Some(names.enumerate().map(quoted).collect())
 }
 
-fn update(random: &mut Rng) -> Value {
-    let topic = TOPICS[random.usize(..TOPICS.len())];
-    let mut command = serde_json::json!({ "action": "update" });
-    match random.u8(..10) {
-        9 => command["mode"] = ["conflate", "every", "trade_safe"][random.usize(..3)].into(),
-        6 => command["filter"] = FILTERS[random.usize(..FILTERS.len())].text.into(),
-        7 => command["filter"] = Value::Null,
-        8 => command["columns"] = random.bool().into(),
-        0 => command["add"] = serde_json::json!([topic]),
-        1 => command["remove"] = serde_json::json!([topic]),
-        2 => command["topics"] = serde_json::json!([topic, "A01"]),
-        3 => command["rate"] = serde_json::json!(RATES[random.usize(..RATES.len())]),
-        4 => command["rate"] = Value::Null,
-        _ => command["fields"] = [serde_json::json!(["ask", "last"]), Value::Null][random.usize(..2)].clone(),
-    }
-    command
-}
-
 /// CRC-32C, bit by bit.
 fn crc32c(text: &str) -> u32 {
     !text.bytes().fold(!0, |crc: u32, byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| crc >> 1 ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 })
     })
-}
-
-fn subscribe(random: &mut Rng) -> Value {
-    let mut topics: Vec<&str> =
-        (0..random.usize(1..4)).map(|_| TOPICS[random.usize(..TOPICS.len())]).collect();
-    topics.dedup();
-    let mut command = serde_json::json!({ "action": "subscribe", "topics": topics });
-    if random.bool() {
-        command["rate"] = RATES[random.usize(..RATES.len())].into();
-    }
-    let mode = ["conflate", "every", "trade_safe"][random.usize(..3)];
-    command["mode"] = mode.into();
-    if random.u8(..3) == 0 {
-        command["fields"] = serde_json::json!(["last", "bid"]);
-    }
-    if random.u8(..4) == 0 {
-        command["delta"] = false.into();
-    }
-    if random.u8(..3) == 0 {
-        command["columns"] = true.into();
-    }
-    if random.bool() {
-        command["digest"] = random.u32(1..4).into();
-    }
-    if random.u8(..3) == 0 {
-        let of_images = mode == "conflate" || random.u8(..10) == 0;
-        let filter = &FILTERS[if of_images { random.usize(..FILTERS.len()) } else { FILTERS.len() - 1 }];
-        command["filter"] = filter.text.into();
-        if filter.waits {
-            command["digest"] = 0.into(); // what is held back cannot be told in one number
-        }
-    }
-    command
 }

@@ -28,7 +28,7 @@ impl History {
     }
 
     pub fn record(&mut self, hub: &mut Hub) {
-        hub.cut(self.rev); // lists what is new
+        hub.cut(0, self.rev); // lists what is new
         let images = hub.images();
         self.images.resize(images.len(), BTreeMap::new());
         for symbol in images.changed_since(self.rev) {

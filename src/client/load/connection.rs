@@ -15,8 +15,8 @@ use super::plan::Plan;
 use super::sample::{self, Continuity};
 use super::tally::Tally;
 use super::walker::{self, Frame, Kind, Step};
+use crate::base::random::Random;
 use crate::client::clock::wall_us;
-use crate::client::random::Random;
 
 /// The shared read buffer: four of the longest frames that the protocol allows.
 pub(super) const READ_BYTES: usize = 256 * 1024;
@@ -191,7 +191,7 @@ impl Connection {
         self.stage = Stage::Open;
         desk.tally.handshake_us.saturating_record(now_us.saturating_sub(self.began_us));
         if let Some(command) = desk.plan.command(self.index) {
-            walker::write_masked(&mut self.out, 0x1, command.as_bytes(), desk.random.next() as u32);
+            walker::write_masked(&mut self.out, 0x1, command.as_bytes(), desk.random.bits() as u32);
             self.flush()?;
         }
         Ok(())
@@ -226,12 +226,12 @@ impl Connection {
             Kind::Binary | Kind::Continuation => desk.tally.other_frames += u64::from(desk.measuring),
             Kind::Ping => {
                 desk.tally.server_pings += 1;
-                walker::write_masked(&mut self.out, 0xa, payload, desk.random.next() as u32);
+                walker::write_masked(&mut self.out, 0xa, payload, desk.random.bits() as u32);
             }
             Kind::Pong => {}
             Kind::Close => {
                 let code = payload.first_chunk().map_or(ABNORMAL, |code| u16::from_be_bytes(*code));
-                walker::write_masked(&mut self.out, 0x8, payload, desk.random.next() as u32);
+                walker::write_masked(&mut self.out, 0x8, payload, desk.random.bits() as u32);
                 // The other side has said why already; whether our answer still arrives changes nothing.
                 let _ = self.flush();
                 return Err(End::Closed(code));

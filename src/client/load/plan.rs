@@ -5,8 +5,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use crate::client::endpoint::Endpoint;
-use crate::client::random::Random;
+use crate::base::random::Random;
+use crate::flow::adapter::endpoint::Endpoint;
 
 /// Names that one pattern may stand for: what a gateway may have at most.
 const NAMES_MAX: usize = 200_000;

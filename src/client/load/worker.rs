@@ -13,8 +13,8 @@ use mio::{Events, Interest, Poll, Token};
 use super::connection::{Connection, Desk, End, READ_BYTES, Stage};
 use super::plan::Plan;
 use super::tally::Tally;
+use crate::base::random::Random;
 use crate::client::clock::instant;
-use crate::client::random::Random;
 
 /// Handshakes under way together: far below the backlog of 4096, so that none is dropped and retried after a second.
 pub(super) const HANDSHAKES_MAX: usize = 512;

@@ -207,12 +207,9 @@ impl Desk {
 
     /// Frames that arrive but were made long ago are as stale as none.
     fn note_lateness(&mut self) -> Result<(), End> {
-        match (self.view.is_late(), self.view.link == Link::Live) {
-            (true, true) => {
-                let seconds = self.view.late_ms / 1000;
-                self.link(Link::Stale(format!("what arrives is {seconds} s old")))
-            }
-            (false, false) => self.link(Link::Live),
+        match (self.view.doubt(), self.view.link == Link::Live) {
+            (Some(doubt), true) => self.link(Link::Stale(doubt)),
+            (None, false) => self.link(Link::Live),
             _ => Ok(()),
         }
     }

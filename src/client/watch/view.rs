@@ -67,6 +67,8 @@ pub(super) struct View {
     pub(super) rev: Option<u64>,
     /// How much the last heartbeat lagged behind the quickest one.
     pub(super) late_ms: u64,
+    /// What the gateway said of itself, while its link is not live.
+    gateway: Option<String>,
     least_lag_us: Option<i128>,
     heartbeat_ms: u64,
     epoch: Option<String>,
@@ -93,6 +95,7 @@ impl View {
             note: String::new(),
             rev: None,
             late_ms: 0,
+            gateway: None,
             least_lag_us: None,
             heartbeat_ms: HEARTBEAT_MS,
             epoch: None,
@@ -159,6 +162,7 @@ impl View {
         match frame.kind.as_str() {
             "batch" => return self.batch(frame, now_ms),
             "welcome" => {
+                self.gateway = None;
                 self.enter_epoch(frame.epoch.as_deref());
                 self.simulated |= frame.simulated;
                 let (least, most) = HEARTBEAT_RANGE_MS;
@@ -188,11 +192,8 @@ impl View {
             "link" => {
                 let state = frame.state.as_deref().unwrap_or("unknown");
                 let reason = frame.reason.as_deref().unwrap_or("no reason given");
-                if state == "live" {
-                    self.note.clear();
-                } else {
-                    self.note(&format!("link {state}: {reason}"));
-                }
+                let doubt = clean(&format!("the gateway says {state}: {reason}"));
+                self.gateway = (state != "live").then(|| doubt.chars().take(NOTE_CHARS_MAX).collect());
             }
             "error" => {
                 let code = frame.code.as_deref().unwrap_or("error");
@@ -261,9 +262,15 @@ impl View {
         self.late_ms = ((lag_us - least) / 1000) as u64;
     }
 
-    /// Whether what arrives was made too long ago to be shown as live.
-    pub(super) fn is_late(&self) -> bool {
-        self.late_ms > self.silence_ms()
+    /// Why what arrives is not to be shown as live: it was made too long ago, or the gateway itself is cut off.
+    pub(super) fn doubt(&self) -> Option<String> {
+        match &self.gateway {
+            Some(doubt) => Some(doubt.clone()),
+            None if self.late_ms > self.silence_ms() => {
+                Some(format!("what arrives is {} s old", self.late_ms / 1000))
+            }
+            None => None,
+        }
     }
 
     /// Sets what the user is told, cleaned and cut.
@@ -343,12 +350,24 @@ mod tests {
         let mut view = following();
         let mut beat = |ts_us: u64, now_ms| {
             view.apply(&read(&format!(r#"{{"type":"heartbeat","ts_us":{ts_us}}}"#)).unwrap(), now_ms);
-            view.is_late()
+            view.doubt().is_some()
         };
         assert!(!beat(1_000_000_000, 1000));
         assert!(!beat(1_002_000_000, 4000));
         assert!(beat(1_003_000_000, 10_000));
         assert!(!beat(1_010_000_000, 11_000));
+    }
+
+    #[test]
+    fn a_gateway_that_is_cut_off_makes_everything_stale_until_it_is_not() {
+        let mut view = following();
+        feed(&mut view, r#"{"type":"link","state":"stale","reason":"upstream_silent"}"#);
+        assert_eq!(view.doubt().as_deref(), Some("the gateway says stale: upstream_silent"));
+        feed(&mut view, r#"{"type":"link","state":"live","reason":null}"#);
+        assert_eq!(view.doubt(), None);
+        feed(&mut view, r#"{"type":"link","state":"suspect","reason":"x"}"#);
+        feed(&mut view, r#"{"type":"welcome","epoch":"e1"}"#);
+        assert_eq!(view.doubt(), None, "another connection says it anew");
     }
 
     #[test]

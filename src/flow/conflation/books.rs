@@ -57,6 +57,11 @@ impl Books {
         (state.top.time, state.top.arrival_ns) = (time, arrival_ns);
     }
 
+    /// How many levels all books may have together.
+    pub fn levels_max(&self) -> usize {
+        self.levels_max
+    }
+
     /// How many levels were dropped so far because there was no room for more.
     pub fn dropped(&self) -> u64 {
         self.dropped

@@ -2,16 +2,48 @@
 //!
 //! Bound kept here: a cut holds at most every field of every symbol once, the log, and the books somebody wants.
 
+use std::sync::Arc;
+
 use rust_decimal::Decimal;
-use tickgate_feeds::market::{Symbol, Time};
+use tickgate_feeds::market::{State, Symbol, Time};
 
 use super::Rev;
 use super::bars::OpenBar;
 use super::log::{Event, Lost};
 
+/// Which run of revisions a node is in, and how well it knows the market.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Counts the changes of everything below.
+    pub version: u64,
+    /// Counts the runs that this node was in: revisions of one mean nothing in another.
+    pub run: u32,
+    /// Names the run on every node of it.
+    pub epoch: Arc<str>,
+    /// The gateways from the source to this one, itself the last, by the names that they gave themselves.
+    pub path: Arc<[String]>,
+    /// How far everything here can be trusted, whatever the images say of themselves.
+    pub link: State,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self { version: 0, run: 0, epoch: Arc::default(), path: Arc::default(), link: State::Live }
+    }
+}
+
+impl Node {
+    /// A node of this name that begins a run of this epoch.
+    pub fn new(name: &str, epoch: &str) -> Self {
+        Self { epoch: epoch.into(), path: [name.to_owned()].into(), ..Self::default() }
+    }
+}
+
 /// What changed after `since`, up to and with `rev`.
 #[derive(Clone, Debug, Default)]
 pub struct Cut {
+    /// The run that the revisions are of. An asker that was in another one begins anew: then `since` is 0.
+    pub node: Arc<Node>,
     /// The asker held this.
     pub since: Rev,
     /// The asker holds this when it has applied the cut.

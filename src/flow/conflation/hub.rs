@@ -1,6 +1,9 @@
-//! The hub itself: the one writer of images and events.
+//! The hub itself: the one writer of images and events. It numbers what feeds say, or, at an edge, takes over what another
+//! gateway has numbered; see [`adopted`].
 //!
 //! Bounds kept here: those of the images, the log and the books it is made of.
+
+mod adopted;
 
 use std::sync::Arc;
 
@@ -10,13 +13,14 @@ use tickgate_feeds::symbols::Symbols;
 use super::Rev;
 use super::bars::{Bars, Final};
 use super::books::Books;
-use super::cut::{BookTop, Changed, Cut};
+use super::cut::{BookTop, Changed, Cut, Node};
 use super::images::Images;
 use super::log::{Event, Log, What};
 use super::rhythm::Rhythm;
 use super::wants::{Want, Wants};
 use crate::base::limits::Limits;
 use crate::base::reason::Reason;
+use adopted::Adopted;
 
 /// What the hub did so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +56,9 @@ struct Standing {
 #[derive(Debug)]
 pub struct Hub {
     symbols: Arc<Symbols>,
+    node: Arc<Node>,
+    /// Of an edge: revisions are the upstream's, and none is given here.
+    adopted: Option<Adopted>,
     rev: Rev,
     directory: u64,
     groups: u64,
@@ -71,9 +78,11 @@ pub struct Hub {
 
 impl Hub {
     /// An empty hub for the symbols of this table.
-    pub fn new(symbols: Arc<Symbols>, limits: &Limits) -> Self {
+    pub fn new(symbols: Arc<Symbols>, node: Node, limits: &Limits) -> Self {
         Self {
             symbols,
+            node: Arc::new(node),
+            adopted: None,
             rev: 0,
             directory: 0,
             groups: 0,
@@ -97,6 +106,11 @@ impl Hub {
         self.rev
     }
 
+    /// Which run of revisions this is, and how well the market is known.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
     /// The images, for one-off readers.
     pub fn images(&self) -> &Images {
         &self.images
@@ -110,7 +124,8 @@ impl Hub {
     /// What the hub did so far.
     pub fn stats(&self) -> Stats {
         let (silent, silenced) = self.rhythm.counts();
-        Stats { book_levels_dropped: self.books.dropped(), silent, silenced, ..self.stats }
+        let dropped = self.books.dropped() + self.adopted.as_ref().map_or(0, |adopted| adopted.dropped);
+        Stats { book_levels_dropped: dropped, silent, silenced, ..self.stats }
     }
 
     /// Applies updates in order.
@@ -141,6 +156,9 @@ impl Hub {
         for listing in self.symbols.listings_from(self.images.len()) {
             let symbol = self.images.list(listing.channel);
             self.log.list();
+            if self.adopted.is_some() {
+                continue; // the upstream says what is known of it, and at which revision
+            }
             self.rhythm.list();
             self.standings.push(Standing {
                 feed: listing.feed,
@@ -214,6 +232,9 @@ impl Hub {
     pub fn want(&mut self, want: Want, on: bool) {
         self.list_new();
         let Want { channel, symbol, .. } = want;
+        if self.adopted.is_some() {
+            return self.want_adopted(want, on);
+        }
         let Some(standing) = self.standings.get_mut(symbol.index()) else { return };
         if on {
             self.wants.add(want);
@@ -242,20 +263,28 @@ impl Hub {
 
     /// The best levels of a symbol's book, for one-off readers; `None` when it has no book.
     pub fn book_top(&mut self, symbol: Symbol, depth: u16) -> Option<BookTop> {
+        if let Some(adopted) = &self.adopted {
+            return adopted.book_top(symbol, depth);
+        }
         self.books.top(symbol, depth, self.rev)
     }
 
-    /// What changed after `since`. Askers that hold the same get the same cut.
-    pub fn cut(&mut self, since: Rev) -> Arc<Cut> {
+    /// What changed after `since` of a run; everything, when the run is another one now. Askers that hold the same get the
+    /// same cut.
+    pub fn cut(&mut self, run: u32, since: Rev) -> Arc<Cut> {
+        let since = if run == self.node.run { since } else { 0 };
         // The version first: what is listed after it will have another.
         let (directory, groups) = self.symbols.versions();
         self.list_new();
         if std::mem::replace(&mut self.directory, directory) != directory {
-            // Membership of a group is a revision too.
-            self.rev += 1;
+            // Membership of a group is a revision too; of an edge the upstream's.
+            self.rev += u64::from(self.adopted.is_none());
             self.groups = groups;
         }
-        if self.last_cut.since != since || self.last_cut.rev != self.rev {
+        let last = &self.last_cut;
+        let is_last = (last.since, last.rev, last.directory) == (since, self.rev, self.directory);
+        let has_asked = self.adopted.as_ref().is_some_and(Adopted::has_asked);
+        if !is_last || has_asked || last.node.version != self.node.version {
             self.last_cut = Arc::new(self.make_cut(since));
             self.stats.cuts += 1;
         }
@@ -264,6 +293,7 @@ impl Hub {
 
     fn make_cut(&mut self, since: Rev) -> Cut {
         let mut cut = Cut {
+            node: Arc::clone(&self.node),
             since,
             rev: self.rev,
             symbols: self.images.len(),
@@ -291,14 +321,18 @@ impl Hub {
                 values_at,
             });
         }
-        cut.bars.extend(self.bars.changed_since(since));
         for event in self.log.since(since) {
             let values_from = cut.event_values.len() as u64;
             cut.event_values.extend(self.log.values(event));
             cut.events.push(event.with_values_at(values_from));
         }
         cut.lost = self.log.lost_since(since);
-        self.books.changed_since(since, self.rev, &mut cut.books);
+        if let Some(adopted) = &mut self.adopted {
+            adopted.changed_since(since, &self.wants, &mut cut);
+        } else {
+            cut.bars.extend(self.bars.changed_since(since));
+            self.books.changed_since(since, self.rev, &mut cut.books);
+        }
         cut
     }
 

@@ -63,6 +63,11 @@ pub enum What {
 }
 
 impl Event {
+    /// Whether it says that events were no longer to be had where they are asked for.
+    pub fn is_overrun(&self) -> bool {
+        matches!(self.what, What::Gap { reason: Reason::LogOverrun, .. })
+    }
+
     /// The topic's channel.
     pub fn channel(&self) -> Channel {
         match self.what {
@@ -162,6 +167,11 @@ impl Log {
         }
     }
 
+    /// How many events it holds at most.
+    pub fn events_max(&self) -> usize {
+        self.events_max
+    }
+
     /// Makes room for the topics of one more symbol.
     pub fn list(&mut self) {
         self.trades.push(Topic::default());
@@ -255,7 +265,7 @@ impl Log {
     fn forget_oldest(&mut self) {
         let Some(Entry { event, .. }) = self.entries.pop_front() else { return };
         self.first += 1;
-        self.gone_rev = event.rev;
+        self.gone_rev = self.gone_rev.max(event.rev);
         let is_image = matches!(event.what, What::Image { .. });
         if is_image {
             self.values.drain(..event.values());
@@ -291,6 +301,7 @@ impl Log {
                 if let Some(topic) = self.others.get_mut(&(channel, symbol)) {
                     (topic.gone_q, topic.gone_rev) = (q, rev);
                     self.image_gone_rev = self.image_gone_rev.max(rev);
+                    self.gone_rev = self.gone_rev.max(rev);
                 }
                 continue;
             }

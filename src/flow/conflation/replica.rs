@@ -10,13 +10,15 @@ use tickgate_feeds::symbols::{Steps, Symbols};
 
 use super::Rev;
 use super::bars::OpenBar;
-use super::cut::{BookTop, Cut};
+use super::cut::{BookTop, Cut, Node};
 use super::images::Images;
 use super::log::{Log, What};
 
 /// The copy.
 #[derive(Debug)]
 pub struct Replica {
+    /// Of which run of revisions it is a copy, and how well the market is known.
+    pub node: Arc<Node>,
     /// Everything up to this revision is here.
     pub rev: Rev,
     /// The images; a cell's revision is that of the cut that brought it.
@@ -35,9 +37,10 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// An empty copy.
-    pub fn new(symbols: Arc<Symbols>, log_events_max: usize) -> Self {
+    /// An empty copy of a run.
+    pub fn new(symbols: Arc<Symbols>, node: Arc<Node>, log_events_max: usize) -> Self {
         Self {
+            node,
             rev: 0,
             images: Images::default(),
             log: Log::new(log_events_max),
@@ -51,8 +54,14 @@ impl Replica {
         }
     }
 
-    /// Applies a cut that was made for this copy's revision. Of books and bars it may hold what only others want.
+    /// Applies a cut that was made for this copy's run and revision. Of books and bars it may hold what only others want.
+    /// Of another run it becomes a copy.
     pub fn apply(&mut self, cut: &Cut, wanted: impl Fn(Channel, Symbol) -> bool) {
+        if cut.node.run != self.node.run {
+            let symbols = Arc::clone(&self.symbols);
+            *self = Self::new(symbols, Arc::clone(&cut.node), self.log.events_max());
+        }
+        self.node.clone_from(&cut.node);
         debug_assert_eq!(cut.since, self.rev, "a cut fits only the revision it was made for");
         if cut.symbols > self.names.len() {
             for listing in

@@ -42,6 +42,11 @@ impl Wants {
         last
     }
 
+    /// Everything that is wanted, topic by topic.
+    pub fn all(&self) -> impl Iterator<Item = Want> + '_ {
+        self.counts.keys().copied()
+    }
+
     /// The greatest depth that anybody wants of a topic; `None` when nobody wants it.
     pub fn deepest(&self, channel: Channel, symbol: Symbol) -> Option<u16> {
         let any = |depth| Want { channel, symbol, depth };

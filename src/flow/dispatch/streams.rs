@@ -474,9 +474,32 @@ impl Streams {
         }
     }
 
+    /// Revisions are those of another run from now on, in which `rev` is reached: everybody is owed a whole picture, after
+    /// the frame that was given last. Returns who.
+    pub fn begin_run(&mut self, rev: Rev) -> Vec<(SessionKey, Place)> {
+        let mut owed = Vec::new();
+        for (key, stream) in &mut self.streams {
+            (stream.rev, stream.events_rev) = (rev, rev);
+            stream.joined.clear();
+            stream.sieve = stream.wish.filter.as_ref().map(Sieve::new);
+            for (at, member) in stream.members.iter_mut().enumerate() {
+                let seq = member.debt.as_ref().map_or(Some(stream.seq), |debt| debt.seq);
+                let picture = Debt { held: 0, seq, fresh: true, ..Debt::holding(rev, 0) };
+                member.debt = Some(Box::new(picture));
+                owed.push((member.session, Place { stream: key as StreamKey, member: at as u32 }));
+            }
+        }
+        owed
+    }
+
     /// Whether any stream wants this made for it.
     pub fn wants(&self, channel: Channel, symbol: Symbol) -> bool {
         self.wants.deepest(channel, symbol).is_some()
+    }
+
+    /// Everything that is made for some stream.
+    pub fn all_wants(&self) -> impl Iterator<Item = Want> + '_ {
+        self.wants.all()
     }
 
     /// Whether wants have begun or ended since they were last taken.

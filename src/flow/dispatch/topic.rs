@@ -2,10 +2,11 @@
 //!
 //! Bound kept here: a name is at most 64 characters of the documented set, plus its channel.
 
+use std::cell::Cell;
 use std::fmt;
 
 use tickgate_feeds::market::{Channel, Symbol};
-use tickgate_feeds::symbols::{Symbols, is_name};
+use tickgate_feeds::symbols::{Listing, Symbols, is_name};
 
 use crate::base::reason::Reason;
 
@@ -66,22 +67,30 @@ impl TopicName {
     /// The topics it means today; of a prefix at most `topics_max`.
     pub fn resolve(&self, symbols: &Symbols, topics_max: usize) -> Result<Vec<Topic>, Refusal> {
         let unknown = |what: &str| Refusal { code: Reason::UnknownTopic, message: format!("no such {what}") };
-        match &self.target {
+        let is_lacking = Cell::new(false);
+        let carried = |symbol, listing: &Listing| {
+            let topic = self.of(symbol, listing.channel)?;
+            let is_carried = listing.carried.has(topic.channel);
+            is_lacking.set(is_lacking.get() || !is_carried);
+            is_carried.then_some(topic)
+        };
+        let topics: Vec<Topic> = match &self.target {
             Target::Symbol(name) => {
                 let symbol = symbols.find(name).ok_or_else(|| unknown("symbol"))?;
-                let own = symbols.listing(symbol).map(|listing| listing.channel).unwrap_or(Channel::Quote);
-                let topic =
-                    self.of(symbol, own).ok_or_else(|| unknown("topic: the symbol has no such channel"))?;
-                Ok(vec![topic])
+                symbols.listing(symbol).and_then(|listing| carried(symbol, &listing)).into_iter().collect()
             }
             Target::Group(name) => {
                 let members = symbols.group(name).ok_or_else(|| unknown("group"))?;
-                let listed = members.iter().filter_map(|&s| Some((s, symbols.listing(s)?.channel)));
-                Ok(listed.filter_map(|(symbol, own)| self.of(symbol, own)).collect())
+                members.iter().filter_map(|&symbol| carried(symbol, &symbols.listing(symbol)?)).collect()
             }
-            Target::Prefix(prefix) => {
-                Ok(symbols.with_prefix(prefix, topics_max, |symbol, own| self.of(symbol, own)))
+            Target::Prefix(prefix) => symbols.with_prefix(prefix, topics_max, carried),
+        };
+        match topics.is_empty() {
+            true if is_lacking.get() => {
+                Err(Refusal { code: Reason::NotCarried, message: Reason::NotCarried.text().into() })
             }
+            true if !self.is_open() => Err(unknown("topic: the symbol has no such channel")),
+            _ => Ok(topics),
         }
     }
 
@@ -124,6 +133,14 @@ impl Topic {
     pub fn is_image(self) -> bool {
         self.channel < Channel::Book
     }
+}
+
+/// Why books so deep cannot be had of these topics, if one of them comes less deep from its feed.
+pub fn too_deep(topics: &[Topic], depth: u16, symbols: &Symbols) -> Option<Refusal> {
+    let books = topics.iter().filter(|topic| topic.channel == Channel::Book);
+    let least = books.filter_map(|topic| Some(symbols.listing(topic.symbol)?.carried.depth)).min()?;
+    let message = || format!("depth: expected at most {least}, as its upstream gives this gateway");
+    (depth > least).then(|| Refusal { code: Reason::NotCarried, message: message() })
 }
 
 /// A refusal that the client is told of.

@@ -24,6 +24,7 @@ pub enum Answer<'a> {
         version: &'static str,
         heartbeat_ms: u64,
         simulated: bool,
+        path: &'a [String],
         limits: AnnouncedLimits,
     },
     Subscribed(Subscription<'a>),
@@ -53,6 +54,10 @@ pub enum Answer<'a> {
         retry_after_ms: Option<u64>,
         #[serde(skip_serializing_if = "Vec::is_empty")]
         rejected: Vec<Rejected>,
+    },
+    Link {
+        state: &'static str,
+        reason: Option<&'static str>,
     },
     Drain {
         reconnect_in_ms: u64,

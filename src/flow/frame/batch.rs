@@ -51,6 +51,8 @@ pub struct Batch {
     pub added: Text,
     /// Topics that came but had no room, each with a comma after it.
     pub rejected: Text,
+    /// The name of the run of revisions, where the open frame belongs to a picture that begins one.
+    pub epoch: Text,
 }
 
 impl Batch {
@@ -65,6 +67,7 @@ impl Batch {
             gaps: Text::default(),
             added: Text::default(),
             rejected: Text::default(),
+            epoch: Text::default(),
         }
     }
 
@@ -81,6 +84,7 @@ impl Batch {
         self.gaps.truncate(0);
         self.added.truncate(0);
         self.rejected.truncate(0);
+        self.epoch.truncate(0);
     }
 
     /// Where to append a row, with a comma after it.
@@ -125,6 +129,11 @@ impl Batch {
         if !self.rejected.is_empty() {
             self.bytes.put(b",\"rejected\":[");
             put_list(&mut self.bytes, &mut self.rejected);
+        }
+        if !self.epoch.is_empty() {
+            self.bytes.put(b",\"epoch\":\"");
+            self.bytes.put_slice(self.epoch.as_bytes());
+            self.bytes.put(b"\"");
         }
         if head.more {
             self.bytes.put(b",\"more\":true");

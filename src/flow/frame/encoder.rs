@@ -165,6 +165,10 @@ impl Encoder {
         batch.clear();
         batch.open();
         self.judge(stream, false);
+        if debt.fresh && self.replica.node.run > 0 {
+            // Who connected in an earlier run was greeted with another epoch.
+            batch.epoch.put_slice(self.replica.node.epoch.as_bytes());
+        }
         // A picture or a payment under way ends with a frame without `more`, be it empty.
         let owes_end = debt.fresh || debt.under_way;
         let from_start = !debt.under_way;

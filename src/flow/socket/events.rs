@@ -84,13 +84,15 @@ impl EventStream {
 
     /// What the event tells the client's own machinery: where to go on from, and when to come back.
     fn put_fields(&mut self, text: &[u8]) -> io::Result<()> {
-        let (epoch, wish) = (&self.epoch, &self.wish);
         if text.starts_with(b"{\"type\":\"batch\"") {
+            self.note_epoch(text);
+            let (epoch, wish) = (&self.epoch, &self.wish);
             // Who has a part of something does not hold it yet.
             if !text.ends_with(b"\"more\":true}") {
                 writeln!(self.before, "id: {epoch}:{}:{wish}", value(text, "\"rev\":"))?;
             }
         } else if text.starts_with(b"{\"type\":\"welcome\"") {
+            self.epoch = value(text, "\"epoch\":\"").into_owned();
             // What an earlier connection was told holds no longer.
             writeln!(self.before, "retry: {RETRY_MS}")?;
         } else if text.starts_with(b"{\"type\":\"subscribed\"") {
@@ -104,6 +106,17 @@ impl EventStream {
             }
         }
         Ok(())
+    }
+
+    /// A first picture may be that of another run.
+    fn note_epoch(&mut self, batch: &[u8]) {
+        let head_end = batch.iter().position(|byte| *byte == b'[').unwrap_or(0);
+        if !value(&batch[..head_end], "\"snapshot\":").is_empty() {
+            let epoch = value(batch, "\"epoch\":\"");
+            if !epoch.is_empty() {
+                self.epoch = epoch.into_owned();
+            }
+        }
     }
 
     /// Writes as much of the event as the wire takes; says whether that was the rest. `text` goes on where its text stopped.

@@ -3,6 +3,7 @@
 //! Bounds kept here: `HISTORY_EVENTS_MAX` events in an answer, and how far the log is walked while everybody else waits.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use tickgate_feeds::market::{Channel, Time};
 use tickgate_feeds::symbols::Symbols;
@@ -19,7 +20,6 @@ use crate::flow::frame::row::{encode_event, push_gap, push_topic};
 use crate::flow::frame::text::Text;
 use crate::gateway::http::Parts;
 use crate::gateway::ingest::Ingest;
-use crate::gateway::shard::Identity;
 
 /// Events walked over in the hub at once: 2 µs where they lie close together, and a miss of the cache for each where not.
 const STEPS_AT_ONCE: usize = 256;
@@ -48,26 +48,20 @@ struct Taken {
     has_more: bool,
     known: log::Topic,
     rev: Rev,
+    epoch: Arc<str>,
 }
 
 /// The last events of the topic of this name, or those that a client lacks.
-pub fn history(
-    name: &str,
-    query: &str,
-    form: Form,
-    identity: &Identity,
-    ingest: &Ingest,
-    now: Time,
-) -> Result<Parts, Mistake> {
+pub fn history(name: &str, query: &str, form: Form, ingest: &Ingest, now: Time) -> Result<Parts, Mistake> {
     let topic = resolve(&command::percent_decode(name)?, ingest.symbols())?;
     let asked = Asked::parse(query)?;
-    let Taken { events, has_more, known, rev } = take(topic, &asked, ingest);
+    let Taken { events, has_more, known, rev, epoch } = take(topic, &asked, ingest);
     if asked.since_q.is_some_and(|since_q| since_q > known.q) {
         let message = format!("since_q: expected at most {}; numbers begin anew with each epoch", known.q);
         return Err(Mistake::new(Reason::BadRequest, message));
     }
     let symbol = ingest.symbols().listing(topic.symbol).map(|listing| listing.name).unwrap_or_default();
-    let (epoch, ts_us, last_q) = (&identity.epoch, now.us(), known.q);
+    let (ts_us, last_q) = (now.us(), known.q);
     let first_q = (known.q > known.gone_q).then_some(known.gone_q + 1);
     let first_q = first_q.map_or_else(|| "null".to_owned(), |q| q.to_string());
     let (mut name, mut gaps) = (Text::default(), Text::default());
@@ -134,7 +128,8 @@ impl Asked {
 fn take(topic: Topic, asked: &Asked, ingest: &Ingest) -> Taken {
     let Topic { channel, symbol } = topic;
     let since_q = asked.since_q.unwrap_or(0);
-    let mut taken = Taken { events: VecDeque::new(), has_more: false, known: log::Topic::default(), rev: 0 };
+    let (events, known, epoch) = (VecDeque::new(), log::Topic::default(), Arc::default());
+    let mut taken = Taken { events, has_more: false, known, rev: 0, epoch };
     let mut chain = None;
     let mut goes_on = true;
     while goes_on {
@@ -142,6 +137,10 @@ fn take(topic: Topic, asked: &Asked, ingest: &Ingest) -> Taken {
             if chain.is_none() {
                 hub.list_new();
                 (taken.known, taken.rev) = (*hub.log().topic(channel, symbol), hub.rev());
+                taken.epoch = Arc::clone(&hub.node().epoch);
+            }
+            if hub.node().epoch != taken.epoch {
+                return false; // another run's log
             }
             let chain = chain.get_or_insert_with(|| hub.log().chain(channel, symbol));
             // What fell out since the beginning is no longer to be had.
@@ -221,13 +220,12 @@ mod tests {
     use super::*;
     use crate::base::limits::Limits;
     use crate::flow::adapter::Sink;
+    use crate::flow::conflation::cut::Node;
     use rust_decimal::Decimal;
     use serde_json::Value;
-    use std::sync::Arc;
     use tickgate_feeds::market::{Body, FeedId, Side, Symbol, Trade, TradeKind, Update};
 
     struct World {
-        identity: Identity,
         ingest: Ingest,
     }
 
@@ -238,7 +236,7 @@ mod tests {
             let table = Arc::new(Symbols::new(2));
             let list = |name| table.list(FeedId(0), name, Channel::Quote).expect("room");
             let (a, b) = (list("A"), list("B"));
-            let ingest = Ingest::new(Arc::clone(&table), &limits, Vec::new());
+            let ingest = Ingest::new(Arc::clone(&table), Node::new("e", "e"), &limits, Vec::new());
             let trade = |symbol: Symbol, number: u32| {
                 let (price, side, kind) = (Decimal::new(number.into(), 2), Some(Side::Buy), TradeKind::New);
                 let (trade_id, ref_trade_id, source_seq) = (number.into(), 0, 0);
@@ -252,11 +250,11 @@ mod tests {
                 }
                 ingest.push(&[trade(a, number), trade(b, number)]);
             }
-            Self { identity: Identity { epoch: "e".into(), simulated: true, limits }, ingest }
+            Self { ingest }
         }
 
         fn ask(&self, name: &str, query: &str, form: Form) -> Result<String, String> {
-            let parts = history(name, query, form, &self.identity, &self.ingest, Time(7_000));
+            let parts = history(name, query, form, &self.ingest, Time(7_000));
             let bytes: Vec<u8> = parts.map_err(|mistake| mistake.message)?.flatten().collect();
             Ok(String::from_utf8(bytes).expect("text"))
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use tickgate_feeds::market::Symbol;
-use tickgate_feeds::symbols::Symbols;
+use tickgate_feeds::symbols::{Steps, Symbols};
 
 use super::form::Form;
 use crate::flow::frame::command::{self, Mistake};
@@ -32,6 +32,8 @@ pub fn symbols(
         channel: &'static str,
         feed: &'a str,
         simulated: bool,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        steps: Vec<(String, String)>,
         symbol: &'a str,
     }
     let (symbols, feeds, listed) = (Arc::clone(symbols), Arc::clone(feeds), symbols.len());
@@ -41,7 +43,9 @@ pub fn symbols(
         for listing in listings.filter_map(|symbol| symbols.listing(symbol)) {
             let feed = feeds.get(usize::from(listing.feed.0));
             let (feed, simulated) = feed.map_or(("", false), |(name, simulated)| (name, *simulated));
-            let row = Row { channel: listing.channel.name(), feed, simulated, symbol: &listing.name };
+            let steps = listing.steps.iter().flat_map(Steps::pairs);
+            let steps = steps.map(|(from, width)| (from.to_string(), width.to_string())).collect();
+            let row = Row { channel: listing.channel.name(), feed, simulated, steps, symbol: &listing.name };
             // Writing to memory cannot fail.
             let _ = serde_json::to_writer(&mut out, &row);
             out.push(b'\n');

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tickgate_feeds::market::{Channel, Symbol, Time};
+use tickgate_feeds::market::{Channel, State, Symbol, Time};
 use tickgate_feeds::symbols::Symbols;
 
 use super::form::Form;
@@ -15,7 +15,7 @@ use crate::base::reason::Reason;
 use crate::flow::conflation::cut::BookTop;
 use crate::flow::conflation::images::Images;
 use crate::flow::dispatch::filter::Filter;
-use crate::flow::dispatch::topic::{Refusal, Topic, TopicName};
+use crate::flow::dispatch::topic::{Refusal, Topic, TopicName, too_deep};
 use crate::flow::dispatch::wish::{Style, Wish};
 use crate::flow::frame::answer::Rejected;
 use crate::flow::frame::command::{self, Mistake};
@@ -42,19 +42,23 @@ pub fn snapshot(
     let missing = || Mistake::new(Reason::BadRequest, "symbols: missing, expected a list of topics");
     let asked = command::from_query(query, &identity.limits)?.ok_or_else(missing)?;
     let (wish, _) = Wish::default().with(&asked.options, None);
-    let (topics, rejected) = resolve(&asked.topics, ingest.symbols(), &identity.limits)?;
+    let (topics, rejected) = resolve(&asked.topics, wish.depth, ingest.symbols(), &identity.limits)?;
     if let (Form::Ndjson | Form::Csv, Some(first)) = (form, rejected.first()) {
         // Rows alone have no place where it could be said.
         return Err(Mistake::new(first.reason, format!("symbols: {}: {}", first.topic, first.message)));
     }
     let columns = if form == Form::Csv { columns(&topics, &wish)? } else { Vec::new() };
     // Whoever is listed has an image from here on.
-    let rev = ingest.with_hub(|hub| {
+    let (rev, node) = ingest.with_hub(|hub| {
         hub.list_new();
-        hub.rev()
+        (hub.rev(), Arc::clone(hub.node()))
     });
-    let (epoch, ts_us) = (&identity.epoch, now.us());
-    let begin = format!("{{\"epoch\":\"{epoch}\",\"rev\":{rev},\"ts_us\":{ts_us},\"rows\":[");
+    let (epoch, ts_us) = (&node.epoch, now.us());
+    let link = match node.link {
+        State::Live => String::new(),
+        state => format!("\"link\":\"{}\",", state.name()),
+    };
+    let begin = format!("{{\"epoch\":\"{epoch}\",\"rev\":{rev},\"ts_us\":{ts_us},{link}\"rows\":[");
     let end = format!("],\"rejected\":{}}}", serde_json::to_string(&rejected).unwrap_or_default());
     let at_once = (LEVELS_AT_ONCE / usize::from(wish.depth)).clamp(1, TOPICS_AT_ONCE);
     let ingest = Arc::clone(ingest);
@@ -88,13 +92,15 @@ fn columns(topics: &[Topic], wish: &Wish) -> Result<Vec<&'static str>, Mistake> 
 /// The topics that have images, each once, and the names that mean none.
 fn resolve(
     names: &[String],
+    depth: u16,
     symbols: &Symbols,
     limits: &Limits,
 ) -> Result<(Vec<Topic>, Vec<Rejected>), Mistake> {
     let topics_max = limits.topics_per_session_max;
     let (mut topics, mut rejected) = (BTreeSet::new(), Vec::new());
     for text in names {
-        match TopicName::parse(text).and_then(|name| name.resolve(symbols, topics_max + 1)) {
+        let found = TopicName::parse(text).and_then(|name| name.resolve(symbols, topics_max + 1));
+        match found.and_then(|found| too_deep(&found, depth, symbols).map_or(Ok(found), Err)) {
             Ok(found) if found.iter().all(|topic| topic.channel <= Channel::Book) => topics.extend(found),
             Ok(_) => {
                 let message = "expected quotes, indices or books: events have no image".to_owned();
@@ -166,6 +172,7 @@ fn copy(topics: &[Topic], depth: u16, ingest: &Ingest) -> (Images, Vec<Option<Bo
 mod tests {
     use super::*;
     use crate::flow::adapter::Sink;
+    use crate::flow::conflation::cut::Node;
     use rust_decimal::Decimal;
     use tickgate_feeds::market::{FeedId, Update, quote};
 
@@ -174,13 +181,13 @@ mod tests {
         let (limits, table) = (Limits::default(), Arc::new(Symbols::new(200)));
         let listed = (0..200).map(|n| table.list(FeedId(0), &format!("L{n:03}"), Channel::Quote));
         let listed = listed.collect::<Result<Vec<_>, _>>().expect("room for all");
-        let ingest = Arc::new(Ingest::new(table, &limits, Vec::new()));
+        let ingest = Arc::new(Ingest::new(table, Node::new("e", "e"), &limits, Vec::new()));
         let trade_all = |price: i64| {
             let last = [(quote::LAST, Some(Decimal::from(price)))];
             let update = |symbol: &Symbol| Update::image(*symbol, Channel::Quote, Time(1), &last);
             ingest.push(&listed.iter().map(update).collect::<Vec<_>>());
         };
-        let identity = Identity { epoch: "e".into(), simulated: true, limits };
+        let identity = Identity { simulated: true, limits };
         trade_all(1);
         let answer = snapshot("symbols=*,XXX&fields=last", Form::Json, &identity, &ingest, Time(7_000));
         let mut answer = answer.expect("a good query");

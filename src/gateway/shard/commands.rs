@@ -10,7 +10,7 @@ use crate::base::limits::{REJECTED_TOLD_MAX, TOPICS_PER_TURN};
 use crate::base::reason::Reason;
 use crate::flow::dispatch::filter::Filter;
 use crate::flow::dispatch::streams::{Debt, Place, Selection, SessionKey};
-use crate::flow::dispatch::topic::{Refusal, Topic, TopicName};
+use crate::flow::dispatch::topic::{Refusal, Topic, TopicName, too_deep};
 use crate::flow::dispatch::wish::{Mode, Rate, Wish};
 use crate::flow::frame::answer::{Answer, Listed, Numbers, Rejected, Subscription};
 use crate::flow::frame::command::{Command, Mistake, Subscribe, Update};
@@ -243,6 +243,9 @@ impl<I: Io> Shard<I> {
                 if means.len() > room {
                     let message = format!("expected at most {room} more topics");
                     return Err(Refusal { code: Reason::TopicLimit, message });
+                }
+                if let Some(refusal) = too_deep(&means, wish.depth, self.ingest.symbols()) {
+                    return Err(refusal);
                 }
                 if means.iter().any(|topic| self.lacks_steps(wish.filter.as_ref(), *topic)) {
                     let message = "filter: expected a move in numbers or %, not in ticks".to_owned();

@@ -5,6 +5,7 @@ use tickgate_feeds::market::Channel;
 use super::Shard;
 use crate::base::reason::Reason;
 use crate::flow::conflation::Rev;
+use crate::flow::conflation::log::Event;
 use crate::flow::dispatch::streams::{Debt, Place, Selection};
 use crate::flow::dispatch::topic::{Target, Topic};
 use crate::flow::dispatch::wish::Wish;
@@ -27,7 +28,7 @@ impl<I: Io> Shard<I> {
         let same = since.wish.as_ref().is_none_or(|name| *name == wish.name());
         // What a filter had let through by then is not remembered. Who left before its first picture was whole was told of
         // no revision, and holds no row that it could rely on.
-        if since.epoch != self.identity.epoch || !same || wish.filter.is_some() || since.rev == 0 {
+        if *since.epoch != *replica.node.epoch || !same || wish.filter.is_some() || since.rev == 0 {
             return Ok(None);
         }
         if since.rev > replica.rev {
@@ -49,7 +50,10 @@ impl<I: Io> Shard<I> {
         let replica = &self.encoder.replica;
         let kept = !topic.is_image() || replica.log.keeps(topic.channel, topic.symbol);
         if wish.is_event(topic.channel) && topic.channel.bar_ns().is_none() && kept {
-            return replica.log.topic(topic.channel, topic.symbol).gone_rev <= rev;
+            let log = &replica.log;
+            // What this copy never had is an event of its log.
+            return log.topic(topic.channel, topic.symbol).gone_rev <= rev
+                && !log.topic_since(topic.channel, topic.symbol, rev).any(Event::is_overrun);
         }
         // What nobody here wanted meanwhile is not known: a book may have changed, and of bars none were made.
         let known = match topic.channel {

@@ -6,6 +6,8 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 
+use tickgate_feeds::market::State;
+
 use super::Shard;
 use crate::base::limits::{Limits, REQUESTS_WAITING_MAX};
 use crate::base::reason::Reason;
@@ -132,16 +134,21 @@ impl<I: Io> Shard<I> {
         });
         let limits = &self.identity.limits;
         let name = format!("{}-{}", self.index, self.sessions_ever);
+        let node = &self.encoder.replica.node;
         let welcome = Answer::Welcome {
-            epoch: &self.identity.epoch,
+            epoch: &node.epoch,
             session: &name,
             version: env!("CARGO_PKG_VERSION"),
             heartbeat_ms: limits.heartbeat.as_millis() as u64,
             simulated: self.identity.simulated,
+            path: &node.path,
             limits: limits.into(),
         };
         let welcome = welcome.frame();
         self.answer(key, welcome);
+        if self.encoder.replica.node.link != State::Live {
+            self.answer(key, self.link());
+        }
         match newcomer.asked {
             Ok(None) => {}
             Ok(Some(subscribe)) => {

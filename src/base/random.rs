@@ -1,19 +1,19 @@
 //! A small seeded generator (splitmix64), so that a load is the same load each time and no crate is needed for it.
 //!
-//! Bound: eight bytes of state.
+//! Bound kept here: eight bytes of state.
 
 /// The generator. Not for secrets.
 #[derive(Clone, Debug)]
-pub(super) struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
     /// The same seed gives the same numbers.
-    pub(super) fn new(seed: u64) -> Random {
+    pub fn new(seed: u64) -> Random {
         Random(seed)
     }
 
     /// The next 64 bits.
-    pub(super) fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -22,12 +22,12 @@ impl Random {
     }
 
     /// A number below `end`; zero when `end` is zero.
-    pub(super) fn below(&mut self, end: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(end)) >> 64) as u64
+    pub fn below(&mut self, end: u64) -> u64 {
+        ((u128::from(self.bits()) * u128::from(end)) >> 64) as u64
     }
 
     /// `count` distinct numbers below `end`, in order (Floyd's method: the cost does not depend on `end`).
-    pub(super) fn distinct(&mut self, count: usize, end: usize) -> Vec<usize> {
+    pub fn distinct(&mut self, count: usize, end: usize) -> Vec<usize> {
         let count = count.min(end);
         let mut chosen = std::collections::BTreeSet::new();
         for last in end - count..end {

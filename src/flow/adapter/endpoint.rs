@@ -1,21 +1,21 @@
 //! A `ws://` address as a user types it, taken apart.
 //!
-//! Bound: none of its own; an address is as long as the command line.
+//! Bound kept here: none of its own; an address is as long as the command line.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
 /// Where a WebSocket client goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Endpoint {
+pub struct Endpoint {
     /// Host and port, as the `Host` header states them.
-    pub(super) authority: String,
+    pub authority: String,
     /// Path and query, at least `/`.
-    pub(super) path: String,
+    pub path: String,
 }
 
 impl Endpoint {
     /// Reads `ws://host[:port][/path][?query]`.
-    pub(super) fn parse(url: &str) -> Result<Endpoint, String> {
+    pub fn parse(url: &str) -> Result<Endpoint, String> {
         let Some(rest) = url.strip_prefix("ws://") else {
             return Err(if url.starts_with("wss://") {
                 format!("{url}: wss is not spoken here; put a TLS proxy in between, or use ws://")
@@ -35,14 +35,14 @@ impl Endpoint {
     }
 
     /// The first address that the name has.
-    pub(super) fn resolve(&self) -> Result<SocketAddr, String> {
+    pub fn resolve(&self) -> Result<SocketAddr, String> {
         let mut all =
             self.authority.to_socket_addrs().map_err(|error| format!("{}: {error}", self.authority))?;
         all.next().ok_or_else(|| format!("{}: the name has no address", self.authority))
     }
 
     /// The path with `query` appended to whatever query it has.
-    pub(super) fn path_with(&self, query: &str) -> String {
+    pub fn path_with(&self, query: &str) -> String {
         let joint = if query.is_empty() {
             ""
         } else if self.path.contains('?') {
