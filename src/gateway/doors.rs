@@ -175,7 +175,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         if matches!(request.uri().path().split('/').nth(1), Some("stream" | "v1")) {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
             // Numbers of another run mean nothing, and rows alone do not say which it is.
-            if let Ok(epoch) = HeaderValue::from_str(&self.doors.identity.epoch) {
+            if let Ok(epoch) = HeaderValue::from_str(&self.doors.ingest.node().epoch) {
                 headers.insert("tickgate-epoch", epoch);
             }
         }
