@@ -38,7 +38,8 @@ EVENTS = {"trade", "status"}
 BARS = {"bar_1s", "bar_1m", "bar_5m", "bar_1h"}
 
 # The options of a subscription, as they are asked for and as an answer says that they are in effect.
-OPTIONS = {"mode", "rate", "fields", "delta", "depth", "decimals", "digest"}
+WINDOW = {"hi", "lo", "vol"}
+OPTIONS = {"mode", "rate", "fields", "delta", "depth", "decimals", "digest", "window"}
 # (required keys, optional keys) of every message and part of one.
 SUBSCRIPTION = OPTIONS | {"filter", "sub", "stream", "seq", "rev", "wish", "capped_by", "topics", "q", "rejected", "recovered"}
 LIMITS = ({"message_bytes", "topics_per_command", "topics", "streams", "commands_per_second", "commands_burst", "rate"}, set())
@@ -183,7 +184,7 @@ class Stream:
 
 def fields_of(row: dict) -> dict[str, None]:
     """The fields in an image's row, in their order."""
-    return dict.fromkeys(name for name in row if name not in ROW and name != "full")
+    return dict.fromkeys(name for name in row if name not in ROW | WINDOW and name != "full")
 
 
 def topic_of(row: dict) -> str:
@@ -651,10 +652,14 @@ class Session:
                 self.broke(f"{where}: a full row with the fields {fields}")
         elif not any(set(fields) <= set(selection) for selection in stream.selections):
             self.broke(f"{where}: fields {sorted(fields)} were not selected")
-        elif not fields:
+        elif not fields and "hi" not in row:
             self.broke(f"{where}: a row without fields")
         if "state" in row and row["state"] not in STATES:
             self.broke(f"{where}: state {row['state']!r}")
+        # The first picture has none; whole rows for other reasons may have one.
+        if WINDOW & row.keys() != (WINDOW if stream.answer["window"] else set()) and not (row.get("full") and WINDOW.isdisjoint(row)):
+            self.broke(f"{where}: a window of {sorted(WINDOW & row.keys())}")
+        self.decimals(stream, [row[name] for name in WINDOW & row.keys() if row[name] is not None], where)
         if row.get("phase") is not None and row["phase"] not in PHASES:
             self.broke(f"{where}: phase {row['phase']!r}")
         self.decimals(stream, [row[name] for name in fields if name not in ("state", "phase", "trading_date") and row[name] is not None], where)

@@ -7,9 +7,10 @@
 import contextlib
 import json
 import time
+from collections import defaultdict
 
 import digest
-from contract import LIMITS, Client, Session
+from contract import LIMITS, Client, Session, Stream
 from harness import Gateway, Report, arguments, run
 
 
@@ -18,7 +19,7 @@ def broken_frames(report: Report) -> None:
     welcome = {"type": "welcome", "epoch": "e", "session": "s", "version": "0", "heartbeat_ms": 3000, "simulated": True,
                "limits": dict.fromkeys(LIMITS[0], 1)}
     subscribed = {"type": "subscribed", "sub": "1", "stream": 1, "seq": 1, "rev": 5, "mode": "every", "rate": 10,
-                  "capped_by": None, "fields": ["state", "last"], "delta": True, "depth": 10, "decimals": "number", "digest": 2,
+                  "capped_by": None, "fields": ["state", "last"], "delta": True, "depth": 10, "decimals": "number", "digest": 2, "window": False,
                   "filter": None,
                   "wish": "w", "topics": 2, "q": {"trade:A": 7}, "rejected": [], "recovered": None}
     updated = {**subscribed, "type": "updated", "stream": 2, "seq": 9}
@@ -111,6 +112,48 @@ def broken_frames(report: Report) -> None:
         report.check(f"the client's eye: {name}", bool(new.violations) == bool(expected), old.violations + new.violations)
 
 
+class Windows:
+    """What the windows of one stream should say, by the changes and trades of another."""
+
+    def __init__(self):
+        self.since = 0  # from here on `each` gives all
+        self.last = defaultdict(list)  # (rev, last) of each symbol
+        self.trades = defaultdict(list)  # (rev, size)
+        self.rev = 0
+        self.rows = []  # (the rev before the frame, its own, the row)
+
+    def row(self, stream: Stream, topic: str, row: dict) -> None:
+        """Notes what `each` says."""
+        if stream.sub != "each":
+            return
+        if row.get("full"):
+            self.since = max(self.since, row["rev"])
+        elif row.get("last") is not None:
+            self.last[topic].append((row["rev"], row["last"]))
+        elif topic.startswith("trade:"):
+            self.trades[row["symbol"]].append((row["rev"], row["size"]))
+
+    def batch(self, stream: Stream, frame: dict) -> None:
+        """Notes what `windows` says."""
+        if stream.sub == "windows":
+            self.rows += [(self.rev, frame["rev"], row) for row in frame["rows"] if "hi" in row]
+            self.rev = frame["rev"]
+
+    def wrong(self) -> tuple[int, list]:
+        """How many could be compared, and those that are not as they should be."""
+        checked, wrong = 0, []
+        for begin, end, row in self.rows:
+            if begin < self.since:
+                continue
+            checked += 1
+            lasts = [last for rev, last in self.last[row["symbol"]] if begin < rev <= end]
+            sizes = [size for rev, size in self.trades[row["symbol"]] if begin < rev <= end]
+            expected = (max(lasts, default=None), min(lasts, default=None), sum(sizes))
+            if (row["hi"], row["lo"], row["vol"] or 0) != expected:
+                wrong.append((begin, end, row, expected))
+        return checked, wrong
+
+
 async def watch(report: Report, url: str, seconds: float, dense: bool) -> Client:
     """Every kind of subscription at once on one session, and the same wishes spread over several sessions."""
     client = await Client.connect(url)
@@ -126,6 +169,7 @@ async def watch(report: Report, url: str, seconds: float, dense: bool) -> Client
         {"topics": ["trade:*"], "sub": "events-rated", "mode": "every", "rate": 5, "decimals": "string"},
         {"topics": ["*", "trade:*"], "sub": "each", "mode": "every", "digest": 10},
         {"topics": ["*"], "sub": "each-rated", "mode": "every", "rate": 2, "fields": ["last", "volume"], "digest": 1},
+        {"topics": ["*", "trade:*"], "sub": "windows", "rate": 2, "fields": ["last"], "window": True, "digest": 1},
         {"topics": ["*"], "sub": "safe", "mode": "trade_safe", "rate": 2, "digest": 1},
         {"topics": ["trade:*"], "sub": "last-trades", "rate": 10},
         {"topics": ["book:*"], "sub": "books", "rate": 4, "depth": 3, "digest": 2},
@@ -134,6 +178,8 @@ async def watch(report: Report, url: str, seconds: float, dense: bool) -> Client
         {"topics": ["bar_1s:*", "bar_1m:*"], "sub": "bars", "rate": 5},
         {"topics": ["trade:*"], "sub": "events-from-now", "mode": "every", "snapshot": False, "rate": 10},
     ]
+    windows = Windows()
+    client.on_row, client.on_batch = windows.row, windows.batch
     for wish in wishes:
         answer = await client.subscribe(*wish.pop("topics"), **wish)
         report.equal(f"{wish['sub']} is served", answer["type"], "subscribed")
@@ -153,6 +199,8 @@ async def watch(report: Report, url: str, seconds: float, dense: bool) -> Client
         await client.command(action="list")
         with contextlib.suppress(TimeoutError):
             await client.until(lambda: False, min(left, 1.5))
+    checked, wrong = windows.wrong()
+    report.check(f"windows have what was merged ({checked})", checked > seconds and not wrong, wrong[:3])
     pong = await client.command(action="ping")
     report.check("ping is answered", abs(pong["ts_us"] / 1e6 - time.time()) < 5, pong)
     for name, stream in client.subs.items():

@@ -143,6 +143,8 @@ pub struct Options {
     pub strings: Option<bool>,
     /// A digest in every frame whose number divides by this; 0 for none.
     pub digest: Option<u32>,
+    /// Rows have the extremes of the last price and the volume since the row before.
+    pub window: Option<bool>,
     /// Only rows that it lets through; `Some(None)` for no filter.
     pub filter: Option<Option<Filter>>,
 }
@@ -166,6 +168,8 @@ pub struct Wish {
     pub strings: bool,
     /// A digest in every frame whose number divides by this; 0 for none.
     pub digest: u32,
+    /// Rows of images have the extremes of the last price and the volume since the row before.
+    pub window: bool,
     /// Only rows that it lets through.
     pub filter: Option<Filter>,
 }
@@ -181,6 +185,7 @@ impl Default for Wish {
             depth: DEPTH_DEFAULT,
             strings: false,
             digest: 0,
+            window: false,
             filter: None,
         }
     }
@@ -198,6 +203,7 @@ impl Wish {
         self.depth = options.depth.unwrap_or(self.depth);
         self.strings = options.strings.unwrap_or(self.strings);
         self.digest = options.digest.unwrap_or(self.digest);
+        self.window = options.window.unwrap_or(self.window);
         self.filter = options.filter.clone().unwrap_or(self.filter);
         (self, capped.is_some())
     }
@@ -214,7 +220,7 @@ impl Wish {
 
     /// Whether the changes of images must be in the log.
     pub fn keeps_images(&self) -> bool {
-        matches!(self.mode, Mode::Every | Mode::TradeSafe)
+        matches!(self.mode, Mode::Every | Mode::TradeSafe) || self.window
     }
 
     /// What must be made for a topic because this wish asks for it: books are kept cut to the wanted depth, bars are added
@@ -245,10 +251,10 @@ impl Wish {
 
     /// The same on every node for the same subscription, whatever its topics mean there: a cursor belongs to it.
     pub fn name(&self) -> String {
-        let Self { topics, mode, rate, fields, delta, depth, strings, digest, filter } = self;
+        let Self { topics, mode, rate, fields, delta, depth, strings, digest, window, filter } = self;
         let topics: Vec<String> = topics.iter().map(TopicName::to_string).collect();
         let text = format!(
-            "{} {} {:?} {:x} {:x} {delta} {depth} {strings} {digest} {}",
+            "{} {} {:?} {:x} {:x} {delta} {depth} {strings} {digest} {window} {}",
             topics.join(","),
             mode.name(),
             rate.map(|rate| rate.0),

@@ -84,6 +84,7 @@ pub struct Subscription<'a> {
     pub depth: u16,
     pub decimals: &'static str,
     pub digest: u32,
+    pub window: bool,
     pub filter: Option<String>,
     pub topics: usize,
     pub q: Numbers,

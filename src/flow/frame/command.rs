@@ -187,18 +187,18 @@ fn command(mut object: Map<String, Value>, limits: &Limits) -> Result<Command, M
     object.keys().next().map_or(Ok(command), |key| Err(unknown_key(key, known)))
 }
 
-const SUBSCRIBE_KEYS: [&str; 13] = [
+const SUBSCRIBE_KEYS: [&str; 14] = [
     "sub", "topics", "topic", "snapshot", "since", "mode", "rate", "fields", "delta", "depth", "decimals",
-    "digest", "filter",
+    "digest", "window", "filter",
 ];
-const UPDATE_KEYS: [&str; 12] = [
+const UPDATE_KEYS: [&str; 13] = [
     "sub", "topics", "add", "remove", "mode", "rate", "fields", "delta", "depth", "decimals", "digest",
-    "filter",
+    "window", "filter",
 ];
 
-const QUERY_KEYS: [&str; 13] = [
+const QUERY_KEYS: [&str; 14] = [
     "symbols", "topics", "sub", "snapshot", "since", "mode", "rate", "fields", "delta", "depth", "decimals",
-    "digest", "filter",
+    "digest", "window", "filter",
 ];
 
 fn subscribe(object: &mut Map<String, Value>, limits: &Limits) -> Result<Subscribe, Mistake> {
@@ -273,6 +273,7 @@ fn options(object: &mut Map<String, Value>) -> Result<Options, Mistake> {
         rate,
         fields,
         delta: boolean(object, "delta")?,
+        window: boolean(object, "window")?,
         depth: depth.transpose()?,
         strings: strings.transpose()?,
         digest: digest.transpose()?,
@@ -296,7 +297,7 @@ pub fn from_query(query: &str, limits: &Limits) -> Result<Option<Subscribe>, Mis
             "fields" => Value::Array(list(&value)),
             "rate" => number(&value),
             "depth" | "digest" => value.parse::<u64>().map_or_else(|_| Value::from(value), Value::from),
-            "delta" | "snapshot" => match value.as_str() {
+            "delta" | "snapshot" | "window" => match value.as_str() {
                 "true" | "1" => Value::Bool(true),
                 "false" | "0" => Value::Bool(false),
                 _ => Value::from(value),

@@ -7,12 +7,13 @@ mod events;
 
 use tickgate_feeds::market::{Channel, Symbol};
 
-use events::passes;
+use events::{passes, window_of};
 
 use super::batch::{Batch, Head};
 use super::digest::digest;
 use super::row::{
-    Rows, Shape, encode_bar, encode_book, encode_event, encode_image, push_out, push_refused, push_topic,
+    Rows, Shape, encode_bar, encode_book, encode_event, encode_image, encode_no_fields, push_out,
+    push_refused, push_topic, push_window,
 };
 use super::text::Text;
 use crate::base::clock::Now;
@@ -226,7 +227,7 @@ impl Encoder {
     /// The whole selection, or, if fewer images than a part of it have changed, only those.
     fn shortest_walk<'a>(&self, stream: &'a Stream, changed: &'a mut Vec<Topic>) -> Walk<'a> {
         let whole = Walk::whole(stream);
-        if whole.images_end < SHORT_SELECTION {
+        if whole.images_end < SHORT_SELECTION || stream.wish.window {
             return whole;
         }
         let (images, others) = whole.topics.split_at(whole.images_end);
@@ -318,7 +319,7 @@ impl Encoder {
             let there =
                 (stream.joined.is_empty() || stream.joined_at(topic) <= debt.held) && !debt.lacks(topic);
             let held = if there { debt.held } else { debt.whole_rev(topic).unwrap_or(0) };
-            let rev = self.replica.topic_rev(topic.channel, topic.symbol, stream.wish.depth);
+            let rev = self.topic_rev(stream, topic);
             // Of an image of which each change is given, only the first row is its state.
             let is_event = held > 0 && topic.is_image() && stream.wish.is_event(topic.channel);
             if rev > held && !is_event {
@@ -333,6 +334,13 @@ impl Encoder {
             debt.cursor += 1;
         }
         true
+    }
+
+    /// The revision of a topic's last change; a window has the trades too.
+    fn topic_rev(&self, stream: &Stream, topic: Topic) -> Rev {
+        let rev = self.replica.topic_rev(topic.channel, topic.symbol, stream.wish.depth);
+        let has_trades = stream.wish.window && topic.channel == Channel::Quote;
+        if has_trades { rev.max(self.replica.log.topic(Channel::Trade, topic.symbol).rev) } else { rev }
     }
 
     fn push_topic_row(&mut self, stream: &Stream, topic: Topic, held: Rev, debt: &Debt, batch: &mut Batch) {
@@ -353,9 +361,20 @@ impl Encoder {
                         if !wish.delta && replica.images.mask_since(symbol, since) & fields != 0 {
                             shape.since = 0;
                         }
-                        if sieve.is_some_and(Sieve::waits) {
+                        if sieve.is_some_and(Sieve::waits) || wish.window {
                             // Each image may have a `since` of its own: nobody else wants the same row.
                             encode_image(out, &replica.images, name, symbol, shape);
+                            if wish.window && since > 0 {
+                                let since = since.max(debt.whole_rev(topic).unwrap_or(0));
+                                let window = window_of(replica, topic, since);
+                                if out.len() == before && !window.is_empty() {
+                                    let head = replica.images.head(symbol);
+                                    encode_no_fields(out, name, self.topic_rev(stream, topic), head);
+                                }
+                                if out.len() > before {
+                                    push_window(out, window, wish.strings);
+                                }
+                            }
                         } else {
                             let shape = self.rows.name(shape);
                             let row = self.rows.image(replica, symbol, shape);

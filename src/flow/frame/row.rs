@@ -13,7 +13,7 @@ use crate::base::reason::Reason;
 use crate::flow::conflation::Rev;
 use crate::flow::conflation::bars::OpenBar;
 use crate::flow::conflation::cut::BookTop;
-use crate::flow::conflation::images::Images;
+use crate::flow::conflation::images::{Head, Images};
 use crate::flow::conflation::log::{Event, What};
 use crate::flow::conflation::replica::Replica;
 use crate::flow::dispatch::topic::Topic;
@@ -237,6 +237,42 @@ pub fn ones(mut mask: u32) -> impl Iterator<Item = usize> {
         mask &= mask.wrapping_sub(1);
         number
     })
+}
+
+/// What became of an image between two rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    /// The highest last price.
+    pub high: Option<Decimal>,
+    /// The lowest.
+    pub low: Option<Decimal>,
+    /// The sizes of the trades; an index has none.
+    pub volume: Option<Decimal>,
+}
+
+impl Window {
+    /// Whether nothing happened.
+    pub fn is_empty(&self) -> bool {
+        self.high.is_none() && self.volume.is_none_or(|volume| volume.is_zero())
+    }
+}
+
+/// Appends an image's row of which no selected field has changed.
+pub fn encode_no_fields(out: &mut Text, name: &str, rev: Rev, head: &Head) {
+    push_key(out, name, None, rev, head.q, head.time);
+    out.put(b"}");
+}
+
+/// Puts a window at the end of an image's row.
+pub fn push_window(row: &mut Text, window: Window, strings: bool) {
+    row.truncate(row.len() - 1);
+    for (key, value) in
+        [(&b",\"hi\":"[..], window.high), (b",\"lo\":", window.low), (b",\"vol\":", window.volume)]
+    {
+        row.put_slice(key);
+        push_value(row, value, Kind::Decimal, strings);
+    }
+    row.put(b"}");
 }
 
 /// Appends `{"symbol":..,"out":true}`: the filter no longer lets the image through.

@@ -11,7 +11,7 @@ use crate::base::reason::Reason;
 use crate::flow::dispatch::filter::Filter;
 use crate::flow::dispatch::streams::{Debt, Place, Selection, SessionKey};
 use crate::flow::dispatch::topic::{Refusal, Topic, TopicName, too_deep};
-use crate::flow::dispatch::wish::{Rate, Wish};
+use crate::flow::dispatch::wish::{Mode, Rate, Wish};
 use crate::flow::frame::answer::{Answer, Listed, Numbers, Rejected, Subscription};
 use crate::flow::frame::command::{Command, Mistake, Subscribe, Update};
 use crate::flow::socket::wire::Io;
@@ -206,6 +206,7 @@ impl<I: Io> Shard<I> {
             depth: wish.depth,
             decimals: if wish.strings { "string" } else { "number" },
             digest: wish.digest,
+            window: wish.window,
             filter: wish.filter.as_ref().map(|filter| filter.text().to_owned()),
             topics: stream.selection.topics().len(),
             q: match wish.filter {
@@ -360,7 +361,13 @@ fn check(wish: &Wish) -> Result<(), Mistake> {
         return Err(Mistake::new(Reason::BadRequest, message));
     }
     let on_images = |filter: &Filter| filter.concerns(Channel::Quote) || filter.concerns(Channel::Index);
-    if wish.keeps_images() && wish.filter.as_ref().is_some_and(on_images) {
+    if wish.window && wish.mode == Mode::Every {
+        return Err(Mistake::new(
+            Reason::BadRequest,
+            "window: expected false in mode every, which merges nothing",
+        ));
+    }
+    if matches!(wish.mode, Mode::Every | Mode::TradeSafe) && wish.filter.as_ref().is_some_and(on_images) {
         let message = "filter: expected one on fields of trades in the modes every and trade_safe";
         return Err(Mistake::new(Reason::BadRequest, message));
     }

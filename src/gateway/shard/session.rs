@@ -209,7 +209,7 @@ impl<I: Io> Shard<I> {
         }
         let limits = &self.identity.limits;
         let (now_ns, requests, stats) = (self.now.mono_ns, &mut self.requests, &mut self.stats);
-        let mut end = None;
+        let (mut end, mut pings) = (None, Vec::new());
         let mut inbound = std::mem::take(&mut session.inbound);
         let heard = inbound.feed(bytes, limits.message_bytes_max, &mut |incoming| {
             if end.is_some() {
@@ -232,7 +232,15 @@ impl<I: Io> Shard<I> {
                 return;
             }
             match incoming {
-                Incoming::Text(text) => requests.push((key, Request::parse(text, limits))),
+                Incoming::Text(text) => {
+                    let request = Request::parse(text, limits);
+                    let is_next = requests.iter().all(|(asker, _)| *asker != key);
+                    match request.command {
+                        // It needs nothing that frames on their way out have taken, so it does not wait for their end.
+                        Ok(Command::Ping) if is_next => pings.push(request.id),
+                        _ => requests.push((key, request)),
+                    }
+                }
                 Incoming::Binary(_) => end = Some(Reason::UnexpectedBinary),
                 Incoming::Ping(payload) => {
                     session.outbox.pong(websocket::frame(Opcode::Pong, payload), now_ns);
@@ -249,6 +257,10 @@ impl<I: Io> Shard<I> {
         }
         if session.outbox.has_bytes() {
             self.write_waiting(key);
+        }
+        for id in pings {
+            let pong = Answer::Pong { id: id.as_deref(), ts_us: self.now.wall.us() };
+            self.answer(key, pong.frame());
         }
     }
 

@@ -2,18 +2,21 @@
 //!
 //! Bound kept here: `EVENTS_AT_ONCE` events are taken from the log for one frame.
 
-use tickgate_feeds::market::Channel;
+use tickgate_feeds::market::{Channel, TradeKind, index, quote};
 
 use super::Encoder;
 use crate::base::limits::ROW_BYTES_MAX;
 use crate::base::reason::Reason;
 use crate::flow::conflation::Rev;
 use crate::flow::conflation::log::{Event, What};
+use crate::flow::conflation::replica::Replica;
 use crate::flow::dispatch::streams::{Debt, Stream};
 use crate::flow::dispatch::topic::Topic;
 use crate::flow::dispatch::wish::Wish;
 use crate::flow::frame::batch::Batch;
-use crate::flow::frame::row::{Change, Shape, encode_change, encode_event, encode_image, ones, push_gap};
+use crate::flow::frame::row::{
+    Change, Shape, Window, encode_change, encode_event, encode_image, ones, push_gap,
+};
 
 /// Events taken from the log for one frame: more than fit into one.
 const EVENTS_AT_ONCE: usize = 1024;
@@ -245,4 +248,29 @@ pub(super) fn passes(wish: &Wish, event: &Event) -> bool {
         (Some(filter), What::Trade(trade)) => filter.takes_trade(trade),
         _ => true,
     }
+}
+
+/// The extremes of an image's last price and the volume of its trades after `since`: nothing where the log has lost some.
+pub(super) fn window_of(replica: &Replica, topic: Topic, since: Rev) -> Window {
+    let Topic { channel, symbol } = topic;
+    let log = &replica.log;
+    let mut window = Window::default();
+    if log.topic(channel, symbol).gone_rev <= since {
+        let last = 1 << if channel == Channel::Quote { quote::LAST } else { index::LAST };
+        for event in log.topic_since(channel, symbol, since) {
+            let What::Image { present, .. } = event.what else { continue };
+            let before = (present & (last - 1)).count_ones() as usize;
+            let Some(price) = log.values(event).nth(before).filter(|_| present & last != 0) else { continue };
+            window.high = window.high.max(Some(price));
+            window.low = Some(window.low.map_or(price, |low| low.min(price)));
+        }
+    }
+    if channel == Channel::Quote && log.topic(Channel::Trade, symbol).gone_rev <= since {
+        let sizes = log.topic_since(Channel::Trade, symbol, since).filter_map(|event| match event.what {
+            What::Trade(trade) if trade.kind == TradeKind::New => Some(trade.size),
+            _ => None,
+        });
+        window.volume = Some(sizes.sum());
+    }
+    window
 }
