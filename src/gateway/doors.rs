@@ -135,7 +135,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, permit: Option<Permit>,
         Ok(stream) => {
             let wire = Tcp::new(stream, [Some(permit), place]);
             let (wire, count) = match listens {
-                true => (wire.with_events(&doors.ingest.node().epoch), &doors.stats.streams),
+                true => (wire.with_events(), &doors.stats.streams),
                 false => (wire, &doors.stats.upgraded),
             };
             count.fetch_add(1, Ordering::Relaxed);

@@ -63,7 +63,7 @@ pub fn refusal(reason: Reason) -> Reply {
     let words = format!("{}:{}", reason.label(), reason.text());
     let close = websocket::close(reason.close_code().unwrap_or_default(), &words);
     // Writing to memory cannot fail.
-    let _ = EventStream::new("").write(&close, &mut events);
+    let _ = EventStream::default().write(&close, &mut events);
     answer(Body::Whole(events.into()))
 }
 

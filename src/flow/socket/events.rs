@@ -16,8 +16,9 @@ const AFTER: &[u8; 3] = b"}\n\n";
 const RETRY_MS: u32 = 2_000;
 
 /// The writer of one client's events.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct EventStream {
+    /// The run that revisions are of, as the client was told last.
     epoch: String,
     /// The subscription's name, once there is one: a cursor belongs to it.
     wish: String,
@@ -30,11 +31,6 @@ pub struct EventStream {
 }
 
 impl EventStream {
-    /// For the events of this run.
-    pub fn new(epoch: &str) -> Self {
-        Self { epoch: epoch.to_owned(), wish: String::new(), before: Vec::new(), text: 0, out: 0 }
-    }
-
     /// Writes frames, or what was left of them when the wire took no more. Returns how many bytes of them were taken: the
     /// last byte of a frame only when its whole event is out.
     pub fn write(&mut self, frames: &[u8], wire: &mut impl Write) -> io::Result<usize> {
@@ -243,7 +239,7 @@ mod tests {
         println!("seed {seed}");
         let mut random = fastrand::Rng::with_seed(seed);
         for most in [1, 2, 3, 7, 50, 300, 5_000, 1 << 20] {
-            let mut wire = Narrow { events: EventStream::new("9f2c"), room: 0, got: Vec::new() };
+            let mut wire = Narrow { events: EventStream::default(), room: 0, got: Vec::new() };
             let mut outbox = Outbox::default();
             for two in frames.chunks(2) {
                 // Shared frames come together, and may all be taken at once.
@@ -266,21 +262,21 @@ mod tests {
 
     #[test]
     fn a_frame_that_found_no_room_at_all_is_forgotten() {
-        let mut wire = Narrow { events: EventStream::new("9f2c"), room: 0, got: Vec::new() };
+        let mut wire = Narrow { events: EventStream::default(), room: 0, got: Vec::new() };
         let (mut outbox, frame) = (Outbox::default(), batch(1, 0, false));
         assert_eq!(outbox.offer(&mut wire, &frame, &mut None, 0).expect("no error"), Offered::Refused);
         wire.room = 1_000;
         outbox.flush(&mut wire, 0).expect("room");
         let frame = batch(2, 0, false);
         assert_eq!(outbox.offer(&mut wire, &frame, &mut None, 0).expect("room"), Offered::Taken);
-        assert_eq!(String::from_utf8_lossy(&wire.got), format!("id: 9f2c:2:\ndata: {}\n\n", text(&frame)));
+        assert_eq!(String::from_utf8_lossy(&wire.got), format!("id: :2:\ndata: {}\n\n", text(&frame)));
     }
 
     #[test]
     fn the_words_of_every_close_are_json() {
         for reason in Reason::ALL.iter().filter(|reason| reason.close_code().is_some()) {
             let words = format!("{}:{}", reason.label(), reason.text());
-            let mut wire = Narrow { events: EventStream::new("9f2c"), room: 1_000, got: Vec::new() };
+            let mut wire = Narrow { events: EventStream::default(), room: 1_000, got: Vec::new() };
             let frame = websocket::close(reason.close_code().expect("a code"), &words);
             assert_eq!(wire.write(&frame).expect("room"), frame.len());
             let event = String::from_utf8(wire.got).expect("text");

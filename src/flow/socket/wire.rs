@@ -108,9 +108,9 @@ impl Tcp {
         Self { stream: mio::net::TcpStream::from_std(stream), events: None, _permits: permits }
     }
 
-    /// What is written comes as events, of the run of this epoch.
-    pub fn with_events(self, epoch: &str) -> Self {
-        Self { events: Some(Box::new(EventStream::new(epoch))), ..self }
+    /// What is written comes as events.
+    pub fn with_events(self) -> Self {
+        Self { events: Some(Box::default()), ..self }
     }
 }
 

@@ -143,22 +143,14 @@ fn take(topic: Topic, asked: &Asked, ingest: &Ingest) -> Taken {
                 return false; // another run's log
             }
             let chain = chain.get_or_insert_with(|| hub.log().chain(channel, symbol));
-            // What fell out since the beginning is no longer to be had.
-            let now = hub.log().topic(channel, symbol);
-            (taken.known.gone_q, taken.known.gone_rev) = (now.gone_q, now.gone_rev);
             (0..STEPS_AT_ONCE).all(|_| match hub.log().older(chain).filter(|event| event.q > since_q) {
                 Some(event) => taken.take(*event, asked),
                 None => false,
             })
         });
     }
-    if asked.since_q.is_some_and(|since_q| since_q < taken.known.gone_q) {
-        taken.events.push_front(taken.known.gone(channel, symbol));
-    }
-    for event in &mut taken.events {
-        if let (What::Gap { from, .. }, Some(held)) = (&mut event.what, asked.since_q) {
-            *from = Some(from.map_or(held + 1, |from| from.max(held + 1)));
-        }
+    if let Some(since_q) = asked.since_q {
+        taken.begin_after(since_q, topic);
     }
     taken
 }
@@ -176,6 +168,24 @@ impl Taken {
         }
         self.events.push_front(event);
         true
+    }
+
+    /// Says what is missing between this number and the first event: the log no longer has it.
+    fn begin_after(&mut self, since_q: u64, topic: Topic) {
+        let first_q = match self.events.front_mut() {
+            None => self.known.gone_q + 1,
+            Some(Event { what: What::Gap { from: Some(from), .. }, .. }) => {
+                *from = (*from).max(since_q + 1);
+                *from
+            }
+            Some(event) => event.q,
+        };
+        if first_q > since_q + 1 {
+            let gone = self.known.gone(topic.channel, topic.symbol);
+            let what =
+                What::Gap { channel: topic.channel, from: Some(since_q + 1), reason: Reason::LogOverrun };
+            self.events.push_front(Event { q: first_q - 1, what, ..gone });
+        }
     }
 }
 
