@@ -574,7 +574,7 @@ class Session:
                 continue
             held = stream.table.get(topic)
             image = row.get("channel") is None
-            if (image or row["channel"] == "book") and stream.resumed and held is not None and row["rev"] < held["rev"] + (not row.get("full")):
+            if image and stream.resumed and held is not None and row["rev"] <= held["rev"] and not row.get("full"):
                 continue  # it came with a newer one, maybe from a node that was further
             if image and stream.mode == "every" and held is not None and not row.get("full") and topic not in lost:
                 self.change(stream, row, held, f"{where} {topic}")
@@ -593,6 +593,8 @@ class Session:
                 if row["q"] <= stream.repeats.get(topic, 0):
                     continue
                 self.number(stream, topic, row["q"], gaps[topic], where)
+            elif stream.resumed and row.get("full"):
+                pass  # another node may not have come to what is held, which may be newer than the cursor
             elif held is not None and (row["q"] < held["q"] or row["rev"] < held["rev"]):
                 self.broke(f"{where} {topic}: falls from q {held['q']} rev {held['rev']} to {row['q']}, {row['rev']}")
             if event or row.get("full"):
