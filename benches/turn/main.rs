@@ -2,7 +2,8 @@
 //!
 //! Under callgrind the counts repeat to the digit. `turn broadcast 1000 200` serves 1,000 clients of one stream 200 ticks;
 //! `turn market 500 100` serves 500 clients of 30 random symbols each, 100 slots of a tenth of a second. A fourth argument
-//! is put behind each client's query: `turn market 500 100 columns=true`.
+//! is put behind each client's query, a fifth is the window that frames are compressed for, in bits:
+//! `turn market 500 100 columns=true 15`.
 
 use std::hint::black_box;
 use std::io::{self, ErrorKind, Read, Write};
@@ -13,6 +14,7 @@ use rust_decimal::Decimal;
 use tickgate::base::clock::Now;
 use tickgate::base::limits::Limits;
 use tickgate::flow::adapter::Sink;
+use tickgate::flow::dispatch::wish::Form;
 use tickgate::flow::socket::wire::{Io, Newcomer, Ready, Wire};
 use tickgate::gateway::ingest::Ingest;
 use tickgate::gateway::shard::{Identity, Shard};
@@ -72,10 +74,11 @@ struct Bench {
     io: Nowhere,
     random: fastrand::Rng,
     symbols: u32,
+    form: Form,
 }
 
 impl Bench {
-    fn new(symbols: u32) -> Self {
+    fn new(symbols: u32, form: Form) -> Self {
         let table = Arc::new(Symbols::new(symbols as usize));
         for at in 0..symbols {
             table.list(FeedId(0), &format!("L{at:04}"), Channel::Quote).expect("there is room");
@@ -90,7 +93,7 @@ impl Bench {
         let identity = Arc::new(Identity { epoch: "bench".into(), simulated: true, limits });
         let shard = Shard::new(0, identity, Arc::clone(&ingest));
         let io = Nowhere { newcomers: Vec::new(), mono_ns: 1_000_000_000 };
-        Self { ingest, shard, io, random: fastrand::Rng::with_seed(7), symbols }
+        Self { ingest, shard, io, random: fastrand::Rng::with_seed(7), symbols, form }
     }
 
     fn connect(&mut self, query: String) {
@@ -99,6 +102,7 @@ impl Bench {
             peer: ([127, 0, 0, 1], 1).into(),
             head: Vec::new(),
             query,
+            form: self.form,
         });
     }
 
@@ -143,14 +147,15 @@ fn main() {
     let number = |at: usize, default: u64| arguments.get(at).and_then(|n| n.parse().ok()).unwrap_or(default);
     let (clients, rounds) = (number(1, 100), number(2, 20));
     let option = arguments.get(3).map(|option| format!("&{option}")).unwrap_or_default();
+    let form = Form { window_bits: arguments.get(4).and_then(|bits| bits.parse().ok()) };
     match arguments.first().map_or("broadcast", String::as_str) {
-        "market" => market(clients, rounds, &option),
-        _ => broadcast(clients, rounds, &option),
+        "market" => market(clients, rounds, &option, form),
+        _ => broadcast(clients, rounds, &option, form),
     }
 }
 
-fn broadcast(clients: u64, ticks: u64, option: &str) {
-    let mut bench = Bench::new(1);
+fn broadcast(clients: u64, ticks: u64, option: &str, form: Form) {
+    let mut bench = Bench::new(1, form);
     for _ in 0..clients {
         bench.connect(format!("symbols=*{option}"));
     }
@@ -165,8 +170,8 @@ fn broadcast(clients: u64, ticks: u64, option: &str) {
     report(&mut bench, &before);
 }
 
-fn market(clients: u64, slots: u64, option: &str) {
-    let mut bench = Bench::new(1_000);
+fn market(clients: u64, slots: u64, option: &str, form: Form) {
+    let mut bench = Bench::new(1_000, form);
     for symbol in 0..1_000 {
         bench.tick(symbol);
     }

@@ -25,7 +25,9 @@ use super::shard::Identity;
 use crate::base::clock::Clock;
 use crate::base::limits::ANSWERS_AT_ONCE_MAX;
 use crate::base::reason::Reason;
+use crate::flow::dispatch::wish::Form;
 use crate::flow::frame::command::Mistake;
+use crate::flow::frame::deflate;
 use crate::flow::socket::wire::{Mailbox, Newcomer, Permit, Tcp};
 
 /// The subprotocol spoken, also when a client asks for none.
@@ -121,7 +123,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, permit: Option<Permit>,
     };
     let served = http::serve(stream, service, KeepAlive::Yes, &doors.identity.limits).await;
     let Some((parts, permit)) = served.zip(permit) else { return };
-    let Some(query) = parts.service.upgraded.take() else { return };
+    let Some((query, form)) = parts.service.upgraded.take() else { return };
     let Some(shard) = doors.shards.iter().min_by_key(|shard| shard.open.load(Ordering::Relaxed)) else {
         return;
     };
@@ -130,7 +132,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, permit: Option<Permit>,
         Ok(stream) => {
             doors.stats.upgraded.fetch_add(1, Ordering::Relaxed);
             let wire = Tcp::new(stream, [Some(permit), place]);
-            shard.mailbox.leave(Newcomer { wire, peer, head: parts.read_buf.to_vec(), query });
+            shard.mailbox.leave(Newcomer { wire, peer, head: parts.read_buf.to_vec(), query, form });
         }
         Err(error) => tracing::debug!(%peer, %error, "socket lost during the upgrade"),
     }
@@ -141,8 +143,8 @@ struct Service {
     has_room: bool,
     /// The first request after this is the connection's last, so that no answer is cut off by the end of its life.
     last_ns: u64,
-    /// The query of the request that was upgraded.
-    upgraded: Cell<Option<String>>,
+    /// The query of the request that was upgraded, and how messages will travel.
+    upgraded: Cell<Option<(String, Form)>>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Service {
@@ -207,9 +209,11 @@ impl Service {
 
     /// RFC 6455 4.2: what a handshake must have, and what is answered.
     fn upgrade(&self, headers: &HeaderMap, query: &str) -> Reply {
+        let said = |name: header::HeaderName| {
+            headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok())
+        };
         let has = |name: header::HeaderName, token: &str| {
-            let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-            values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
+            said(name).flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
         };
         if !has(header::UPGRADE, "websocket") || !has(header::CONNECTION, "upgrade") {
             let mut reply =
@@ -245,7 +249,13 @@ impl Service {
         if speaks {
             headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
         }
-        self.upgraded.set(Some(query.to_owned()));
+        let agreed = said(header::SEC_WEBSOCKET_EXTENSIONS).find_map(deflate::agree);
+        let extension = agreed.and_then(|(bits, answer)| Some((bits, HeaderValue::try_from(answer).ok()?)));
+        let form = Form { window_bits: extension.as_ref().map(|(bits, _)| *bits) };
+        if let Some((_, answer)) = extension {
+            reply.headers_mut().insert(header::SEC_WEBSOCKET_EXTENSIONS, answer);
+        }
+        self.upgraded.set(Some((query.to_owned(), form)));
         reply
     }
 

@@ -9,6 +9,7 @@ use fastrand::Rng;
 use rust_decimal::Decimal;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tickgate::flow::dispatch::wish::Form;
 use tickgate::flow::socket::wire::Newcomer;
 use tickgate_feeds::symbols::Symbols;
 
@@ -33,6 +34,7 @@ pub struct Seen {
     pub books: u64,
     pub bars: u64,
     pub arrays: u64,
+    pub compressed: u64,
     pub updates: u64,
     pub resumes: u64,
     pub resets: u64,
@@ -58,6 +60,7 @@ impl Seen {
         self.books += other.books;
         self.bars += other.bars;
         self.arrays += other.arrays;
+        self.compressed += other.compressed;
         self.updates += other.updates;
         self.resumes += other.resumes;
         self.resets += other.resets;
@@ -99,6 +102,7 @@ struct Stream {
 pub struct Client {
     pipe: SharedPipe,
     query: String,
+    form: Form,
     stalled: bool,
     /// It reads at once, always.
     steady: bool,
@@ -166,6 +170,7 @@ impl Client {
         Self {
             pipe,
             query,
+            form: Form { window_bits: [None, Some(12), Some(15)][random.usize(..3)] },
             stalled: false,
             steady,
             wanted: random.usize(1..4),
@@ -185,6 +190,7 @@ impl Client {
             peer: ([127, 0, 0, 1], 1).into(),
             head: Vec::new(),
             query: self.query.clone(),
+            form: self.form,
         }
     }
 
@@ -289,7 +295,7 @@ impl Client {
     fn next_frame(&mut self) -> Option<(u8, Vec<u8>)> {
         let bytes = &self.pending;
         let first = *bytes.first()?;
-        assert_eq!(first & 0xf0, 0x80, "whole frames, no reserved bits");
+        assert_eq!(first & 0xb0, 0x80, "whole frames, no reserved bits but that of compression");
         let (header, len) = match *bytes.get(1)? {
             126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
             127 => (10, u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?) as usize),
@@ -297,7 +303,12 @@ impl Client {
         };
         let payload = bytes.get(header..header + len)?.to_vec();
         self.pending.drain(..header + len);
-        Some((first & 0x0f, payload))
+        if first & 0x40 == 0 {
+            return Some((first & 0x0f, payload));
+        }
+        assert!(self.form.window_bits.is_some() && first & 0x0f == 1, "compressed where that was agreed on");
+        self.seen.compressed += 1;
+        Some((1, inflate(&payload)))
     }
 
     fn hear(&mut self, text: &[u8], history: &History, symbols: &Symbols) {
@@ -693,6 +704,16 @@ fn update(random: &mut Rng) -> Value {
         _ => command["fields"] = [serde_json::json!(["ask", "last"]), Value::Null][random.usize(..2)].clone(),
     }
     command
+}
+
+/// A compressed message by itself, without the end that is not sent.
+fn inflate(payload: &[u8]) -> Vec<u8> {
+    let whole = [payload, &[0, 0, 0xff, 0xff]].concat();
+    let mut text = Vec::with_capacity(1 << 20);
+    let inflated =
+        flate2::Decompress::new(false).decompress_vec(&whole, &mut text, flate2::FlushDecompress::Sync);
+    assert!(inflated.is_ok() && !text.is_empty() && text.len() < text.capacity(), "{inflated:?}");
+    text
 }
 
 /// CRC-32C, bit by bit.

@@ -139,6 +139,13 @@ pub struct Options {
     pub filter: Option<Option<Filter>>,
 }
 
+/// How messages travel, as the handshake settled it for the whole session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Form {
+    /// The window that frames may be compressed for, in bits; `None`: they are not compressed.
+    pub window_bits: Option<u8>,
+}
+
 /// How rows are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Style {
@@ -169,6 +176,8 @@ pub struct Wish {
     pub digest: u32,
     /// Only rows that it lets through.
     pub filter: Option<Filter>,
+    /// How frames travel.
+    pub form: Form,
 }
 
 impl Default for Wish {
@@ -183,6 +192,7 @@ impl Default for Wish {
             style: Style::default(),
             digest: 0,
             filter: None,
+            form: Form::default(),
         }
     }
 }
@@ -224,7 +234,7 @@ impl Wish {
 
     /// The same on every node for the same subscription, whatever its topics mean there: a cursor belongs to it.
     pub fn name(&self) -> String {
-        let Self { topics, mode, rate, fields, delta, depth, style, digest, filter } = self;
+        let Self { topics, mode, rate, fields, delta, depth, style, digest, filter, form: _ } = self;
         let Style { strings, columns } = style;
         let topics: Vec<String> = topics.iter().map(TopicName::to_string).collect();
         let text = format!(

@@ -21,7 +21,7 @@ use crate::flow::conflation::replica::Replica;
 use crate::flow::dispatch::sieve::{Look, Owed, Sieve};
 use crate::flow::dispatch::streams::{Debt, Stream};
 use crate::flow::dispatch::topic::Topic;
-use crate::flow::dispatch::wish::{Mode, Wish};
+use crate::flow::dispatch::wish::{Form, Mode, Wish};
 
 /// Events taken from the log for one frame: more than fit into one.
 const EVENTS_AT_ONCE: usize = 1024;
@@ -119,6 +119,7 @@ impl Encoder {
             self.finish(
                 batch,
                 Head { stream: number, seq, prev, rev, ts_us, snapshot: false, more: !done, digest },
+                stream.wish.form,
             );
             position.seq = Some(seq);
             if done {
@@ -183,7 +184,7 @@ impl Encoder {
             more: !done,
             digest: if whole { self.digest(stream, stream.seq) } else { None },
         };
-        self.finish(batch, head);
+        self.finish(batch, head, stream.wish.form);
         (debt.seq, debt.told) = (Some(stream.seq), rev);
         if done {
             (debt.held, debt.cursor, debt.news) = (debt.target, 0, None);
@@ -439,9 +440,9 @@ impl Encoder {
         (due, all)
     }
 
-    fn finish(&mut self, batch: &mut Batch, head: Head) {
+    fn finish(&mut self, batch: &mut Batch, head: Head, form: Form) {
         self.stats.frames += 1;
-        batch.finish(head);
+        batch.finish(head, form);
     }
 
     /// The digest that a frame of this number has: of everything, as it stands here.

@@ -15,6 +15,7 @@ use socket2::SockRef;
 
 use crate::base::clock::{Clock, Now};
 use crate::base::limits::{KERNEL_UNSENT_BYTES, Limits};
+use crate::flow::dispatch::wish::Form;
 
 /// A client's socket that never blocks.
 pub trait Wire: Read + Write {
@@ -35,6 +36,8 @@ pub struct Newcomer<W> {
     pub head: Vec<u8>,
     /// The query of its URL.
     pub query: String,
+    /// How messages travel.
+    pub form: Form,
 }
 
 /// A socket that can be read or written again.
