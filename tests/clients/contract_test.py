@@ -16,7 +16,7 @@ from harness import Gateway, Report, arguments, run
 
 def broken_frames(report: Report) -> None:
     """The client notices what it is there to notice: each of these sequences breaks one rule."""
-    welcome = {"type": "welcome", "epoch": "e", "session": "s", "version": "0", "heartbeat_ms": 3000, "simulated": True,
+    welcome = {"type": "welcome", "epoch": "e", "session": "s", "version": "0", "heartbeat_ms": 3000, "simulated": True, "path": ["n"],
                "limits": dict.fromkeys(LIMITS[0], 1)}
     subscribed = {"type": "subscribed", "sub": "1", "stream": 1, "seq": 1, "rev": 5, "mode": "every", "rate": 10,
                   "capped_by": None, "fields": ["state", "last"], "delta": True, "depth": 10, "decimals": "number", "digest": 2, "window": False,
