@@ -393,7 +393,8 @@ fn every_client_holds_what_it_was_promised() {
                 && seen.events > 1_000
                 && seen.books > 100
                 && seen.bars > 100
-                && seen.arrays > 10_000,
+                && seen.arrays > 10_000
+                && seen.compressed > 10_000,
             "{seen:?}"
         );
     }

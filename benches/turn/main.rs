@@ -2,7 +2,8 @@
 //!
 //! Under callgrind the counts repeat to the digit. `turn broadcast 1000 200` serves 1,000 clients of one stream 200 ticks;
 //! `turn market 500 100` serves 500 clients of 30 random symbols each, 100 slots of a tenth of a second. A fourth argument
-//! is put behind each client's query: `turn market 500 100 columns=true`.
+//! is put behind each client's query, a fifth is the window that frames are compressed for, in bits:
+//! `turn market 500 100 columns=true 15`.
 
 use std::hint::black_box;
 use std::io::{self, ErrorKind, Read, Write};
@@ -14,6 +15,7 @@ use tickgate::base::clock::Now;
 use tickgate::base::limits::Limits;
 use tickgate::flow::adapter::Sink;
 use tickgate::flow::conflation::cut::Node;
+use tickgate::flow::dispatch::wish::Packing;
 use tickgate::flow::frame::command;
 use tickgate::flow::socket::wire::{Io, Newcomer, Ready, Wire};
 use tickgate::gateway::ingest::Ingest;
@@ -74,10 +76,11 @@ struct Bench {
     io: Nowhere,
     random: fastrand::Rng,
     symbols: u32,
+    form: Packing,
 }
 
 impl Bench {
-    fn new(symbols: u32) -> Self {
+    fn new(symbols: u32, form: Packing) -> Self {
         let table = Arc::new(Symbols::new(symbols as usize));
         for at in 0..symbols {
             table.list(FeedId(0), &format!("L{at:04}"), Channel::Quote).expect("there is room");
@@ -93,7 +96,7 @@ impl Bench {
         let identity = Arc::new(Identity { simulated: true, limits });
         let shard = Shard::new(0, identity, Arc::clone(&ingest));
         let io = Nowhere { newcomers: Vec::new(), mono_ns: 1_000_000_000 };
-        Self { ingest, shard, io, random: fastrand::Rng::with_seed(7), symbols }
+        Self { ingest, shard, io, random: fastrand::Rng::with_seed(7), symbols, form }
     }
 
     fn connect(&mut self, query: &str) {
@@ -102,6 +105,7 @@ impl Bench {
             peer: ([127, 0, 0, 1], 1).into(),
             head: Vec::new(),
             asked: command::from_query(query, &Limits::default()),
+            form: self.form,
         });
     }
 
@@ -146,14 +150,15 @@ fn main() {
     let number = |at: usize, default: u64| arguments.get(at).and_then(|n| n.parse().ok()).unwrap_or(default);
     let (clients, rounds) = (number(1, 100), number(2, 20));
     let option = arguments.get(3).map(|option| format!("&{option}")).unwrap_or_default();
+    let form = Packing { window_bits: arguments.get(4).and_then(|bits| bits.parse().ok()) };
     match arguments.first().map_or("broadcast", String::as_str) {
-        "market" => market(clients, rounds, &option),
-        _ => broadcast(clients, rounds, &option),
+        "market" => market(clients, rounds, &option, form),
+        _ => broadcast(clients, rounds, &option, form),
     }
 }
 
-fn broadcast(clients: u64, ticks: u64, option: &str) {
-    let mut bench = Bench::new(1);
+fn broadcast(clients: u64, ticks: u64, option: &str, form: Packing) {
+    let mut bench = Bench::new(1, form);
     for _ in 0..clients {
         bench.connect(&format!("symbols=*{option}"));
     }
@@ -168,8 +173,8 @@ fn broadcast(clients: u64, ticks: u64, option: &str) {
     report(&mut bench, &before);
 }
 
-fn market(clients: u64, slots: u64, option: &str) {
-    let mut bench = Bench::new(1_000);
+fn market(clients: u64, slots: u64, option: &str, form: Packing) {
+    let mut bench = Bench::new(1_000, form);
     for symbol in 0..1_000 {
         bench.tick(symbol);
     }

@@ -34,6 +34,8 @@ pub struct Limits {
     pub refusals_max: u32,
     /// One outgoing frame's payload, in bytes; what is longer is split with `more`.
     pub frame_bytes_max: usize,
+    /// Frames shorter than this are not compressed, in bytes: what they would lose is less than a packet's own head.
+    pub compress_bytes_min: usize,
     /// Bytes of answers and private frames that may wait for one client.
     pub outbox_bytes_max: usize,
     /// The fastest rate a client may ask for, in frames per second; `None` leaves it open.
@@ -75,6 +77,7 @@ impl Default for Limits {
             commands_burst: 50,
             refusals_max: 100,
             frame_bytes_max: 64 << 10,
+            compress_bytes_min: 256,
             outbox_bytes_max: 128 << 10,
             rate_max: None,
             symbol_silence: Duration::from_secs(10),
@@ -122,6 +125,8 @@ pub const SESSION_BYTES: usize = 2048;
 pub const TOPIC_BYTES: usize = 96;
 /// Room for one more image row, in bytes: 27 fields with their names and values.
 pub const ROW_BYTES_MAX: usize = 1536;
+/// What compressing and inflating takes in a shard, in bytes, besides a frame and a message: two tables, and a window.
+pub const DEFLATE_BYTES: usize = 96 << 10;
 /// Room for one level of a book in a row, in bytes: `["61685.99","1.25869"],` and longer prices.
 pub const LEVEL_TEXT_BYTES: usize = 40;
 /// Answers over HTTP that are being taken at once, each with a part in memory: many dashboards that start together.
@@ -195,6 +200,7 @@ impl Limits {
             ),
             ("symbols", symbols * SYMBOL + (1 + shards) * symbols * LISTED),
             ("rows of a turn", shards * (ROWS_BYTES_MAX + frame + symbols * ROW)),
+            ("compression", shards * (DEFLATE_BYTES + 2 * (frame + frame / 8) + self.message_bytes_max)),
             (
                 "frames of a flush",
                 shards * (self.topics_per_session_max * ROW_BYTES_MAX + self.log_events_max * EVENT_TEXT),

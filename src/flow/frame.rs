@@ -4,6 +4,7 @@
 
 pub mod text;
 pub mod websocket;
+pub mod deflate;
 pub mod row;
 pub mod digest;
 pub mod batch;

@@ -119,6 +119,7 @@ limits_table! {
         symbol_silence_intervals: u32 = 1 ..= 1_000_000,
         refusals_max: u32 = 1 ..= 1_000_000,
         frame_bytes_max: usize = 4_096 ..= 16_777_216,
+        compress_bytes_min: usize = 64 ..= 16_777_216,
         outbox_bytes_max: usize = 4_096 ..= 16_777_216,
     }
     times {

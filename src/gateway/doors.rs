@@ -28,7 +28,9 @@ use super::stream;
 use crate::base::clock::Clock;
 use crate::base::limits::ANSWERS_AT_ONCE_MAX;
 use crate::base::reason::Reason;
+use crate::flow::dispatch::wish::Packing;
 use crate::flow::frame::command::{self, Mistake, Subscribe};
+use crate::flow::frame::deflate;
 use crate::flow::socket::wire::{Mailbox, Newcomer, Permit, Tcp};
 
 /// The subprotocol spoken, also when a client asks for none.
@@ -126,7 +128,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, permit: Option<Permit>,
     };
     let served = http::serve(stream, service, KeepAlive::Yes, &doors.identity.limits).await;
     let Some((parts, permit)) = served.zip(permit) else { return };
-    let Some(LetIn { asked, listens }) = parts.service.let_in.take() else { return };
+    let Some(LetIn { asked, listens, packing }) = parts.service.let_in.take() else { return };
     let Some(shard) = doors.shards.iter().min_by_key(|shard| shard.open.load(Ordering::Relaxed)) else {
         return;
     };
@@ -139,7 +141,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, permit: Option<Permit>,
                 false => (wire, &doors.stats.upgraded),
             };
             count.fetch_add(1, Ordering::Relaxed);
-            shard.mailbox.leave(Newcomer { wire, peer, head: parts.read_buf.to_vec(), asked });
+            shard.mailbox.leave(Newcomer { wire, peer, head: parts.read_buf.to_vec(), asked, form: packing });
         }
         Err(error) => tracing::debug!(%peer, %error, "socket lost on its way to a shard"),
     }
@@ -159,6 +161,8 @@ struct LetIn {
     asked: Result<Option<Subscribe>, Mistake>,
     /// It gets events, and says nothing.
     listens: bool,
+    /// How messages will travel.
+    packing: Packing,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Service {
@@ -245,9 +249,11 @@ impl Service {
 
     /// RFC 6455 4.2: what a handshake must have, and what is answered.
     fn upgrade(&self, headers: &HeaderMap, query: &str) -> Reply {
+        let said = |name: header::HeaderName| {
+            headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok())
+        };
         let has = |name: header::HeaderName, token: &str| {
-            let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-            values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
+            said(name).flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
         };
         if !has(header::UPGRADE, "websocket") || !has(header::CONNECTION, "upgrade") {
             let mut reply =
@@ -283,8 +289,14 @@ impl Service {
         if speaks {
             headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
         }
+        let agreed = said(header::SEC_WEBSOCKET_EXTENSIONS).find_map(deflate::agree);
+        let extension = agreed.and_then(|(bits, answer)| Some((bits, HeaderValue::try_from(answer).ok()?)));
+        let packing = Packing { window_bits: extension.as_ref().map(|(bits, _)| *bits) };
+        if let Some((_, answer)) = extension {
+            headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, answer);
+        }
         let asked = command::from_query(query, &self.doors.identity.limits);
-        self.let_in.set(Some(LetIn { asked, listens: false }));
+        self.let_in.set(Some(LetIn { asked, listens: false, packing }));
         reply
     }
 
@@ -294,7 +306,11 @@ impl Service {
         match stream::asked(query, request.headers(), symbols, limits) {
             Ok(asked) => {
                 if *request.method() == Method::GET {
-                    self.let_in.set(Some(LetIn { asked: Ok(Some(asked)), listens: true }));
+                    self.let_in.set(Some(LetIn {
+                        asked: Ok(Some(asked)),
+                        listens: true,
+                        packing: Packing::default(),
+                    }));
                 }
                 stream::head()
             }

@@ -29,6 +29,7 @@ use crate::flow::dispatch::streams::{SessionKey, StreamKey, Streams};
 use crate::flow::frame::answer::Answer;
 use crate::flow::frame::batch::Batch;
 use crate::flow::frame::command::Request;
+use crate::flow::frame::deflate::Inflate;
 use crate::flow::frame::encoder::{self, Encoder};
 use crate::flow::socket::wire::{Io, Newcomer, Ready};
 use crate::gateway::ingest::{Ingest, Sleep};
@@ -234,6 +235,7 @@ pub struct Shard<I: Io> {
     newcomers: Vec<Newcomer<I::Wire>>,
     due: Vec<StreamKey>,
     read_buffer: Vec<u8>,
+    inflate: Inflate,
     draining: bool,
 }
 
@@ -248,8 +250,8 @@ impl<I: Io> Shard<I> {
             sessions_ever: 0,
             streams: Streams::default(),
             encoder: Encoder::new(replica),
-            shared: Some(Box::new(Batch::new(limits.frame_bytes_max))),
-            private: Batch::new(limits.frame_bytes_max),
+            shared: Some(Box::new(Batch::new(limits))),
+            private: Batch::new(limits),
             rests: Vec::new(),
             requests: Vec::new(),
             looked_up: 0,
@@ -266,6 +268,7 @@ impl<I: Io> Shard<I> {
             newcomers: Vec::new(),
             due: Vec::new(),
             read_buffer: vec![0; crate::base::limits::READ_BYTES],
+            inflate: Inflate::default(),
             draining: false,
             identity,
             ingest,

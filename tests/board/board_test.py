@@ -208,6 +208,9 @@ def check_first_sight(page: Page, report: Report) -> bool:
     changed = page.evaluate(CHANGED_ROWS.replace("LEAST", "25"), 30)
     report.check(changed >= 25, "at least 25 rows changed within 10 s", changed)
     report.check(page.until("document.getElementById('link').dataset.state === 'live'", 5), "the page says that it is connected")
+    answers = [e["response"]["headers"] for e in page.seen("Network.webSocketHandshakeResponseReceived")]
+    agreed = [text for headers in answers for key, text in headers.items() if key.lower() == "sec-websocket-extensions"]
+    report.check(agreed and "permessage-deflate" in agreed[0], "the browser's connection is compressed", answers)
     measured = page.until("/ms/.test(document.getElementById('round-trip').textContent)", 8)
     report.check(measured, "the round trip is measured")
     missed = page.evaluate("document.getElementById('missed').textContent")

@@ -15,6 +15,7 @@ import os
 import re
 import struct
 import time
+import zlib
 
 from contract import Client
 from harness import ROOT, Gateway, Report, arguments, http, run
@@ -62,6 +63,12 @@ def text(message: object) -> bytes:
     return frame(TEXT, (message if isinstance(message, str) else json.dumps(message)).encode())
 
 
+def compressed(data: bytes) -> bytes:
+    """The payload of a compressed message (RFC 7692 7.2.1)."""
+    deflate = zlib.compressobj(wbits=-15)
+    return (deflate.compress(data) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
 def handshake(path: str = "/ws", **changed: str | None) -> bytes:
     """A request to upgrade; None takes a header away."""
     headers = {
@@ -86,10 +93,10 @@ class Raw:
         return cls(*await asyncio.open_connection("127.0.0.1", port, limit=4 * MIB))
 
     @classmethod
-    async def upgraded(cls, port: int, path: str = "/ws") -> "Raw":
+    async def upgraded(cls, port: int, path: str = "/ws", **headers: str) -> "Raw":
         """A good handshake, and the welcome read."""
         raw = await cls.open(port)
-        await raw.send(handshake(path))
+        await raw.send(handshake(path, **headers))
         status = await raw.status()
         assert status.startswith("HTTP/1.1 101"), status
         await raw.until(lambda message: message["type"] == "welcome")
@@ -269,6 +276,38 @@ ENDS = [
     ("a close in the middle of a message", frame(TEXT, b"{", final=False) + frame(CLOSE, struct.pack(">H", 1001)), (1000, 1001)),
 ]
 
+# What a client sends that asked for compression; (name, bytes, close code).
+DEFLATE = {"Sec_WebSocket_Extensions": "permessage-deflate"}
+PACKED_PING = compressed(b'{"action":"ping","id":9}')
+PACKED_ENDS = [
+    ("256 MiB of blanks in 256 KiB", frame(TEXT, compressed(b" " * (256 * MIB))[:60_000], reserved=4), 1009),
+    ("64 KiB and one byte, compressed", frame(TEXT, compressed(b" " * 65537), reserved=4), 1009),
+    ("a bomb in parts", frame(TEXT, compressed(b" " * MIB)[:99], final=False, reserved=4)
+     + frame(CONTINUE, compressed(b" " * MIB)[99:]), 1009),
+    ("what is not compressed", frame(TEXT, b'{"action":"ping"}', reserved=4), (1002, 1007)),
+    ("a block of a kind that is not", frame(TEXT, b"\xff" * 20, reserved=4), 1002),
+    ("a distance before the beginning", frame(TEXT, b"\x02\x02\x00", reserved=4), 1002),
+    ("invalid UTF-8 inside", frame(TEXT, compressed(b'"\xff"'), reserved=4), 1007),
+    ("a compressed binary message", frame(BINARY, PACKED_PING, reserved=4), 1003),
+    ("a compressed ping", frame(PING, b"x", reserved=4), 1002),
+    ("the bit in a continuation", frame(TEXT, PACKED_PING[:5], final=False, reserved=4) + frame(CONTINUE, PACKED_PING[5:], reserved=4), 1002),
+    ("reserved bit 2 too", frame(TEXT, PACKED_PING, reserved=6), 1002),
+]
+# (offer, what is answered): an offer that cannot be kept is as none.
+ANSWER = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+OFFERS = [
+    ("permessage-deflate", ANSWER),
+    ("permessage-deflate; client_max_window_bits", ANSWER),
+    ("permessage-deflate; server_max_window_bits=8; client_max_window_bits=8", f"{ANSWER}; server_max_window_bits=8"),
+    ("x-unheard-of, permessage-deflate; server_max_window_bits=99, permessage-deflate", ANSWER),
+    ("permessage-deflate; server_max_window_bits=7", None),
+    ("permessage-deflate; server_max_window_bits", None),
+    ("permessage-deflate; server_no_context_takeover; server_no_context_takeover", None),
+    ("permessage-deflate; colour=red", None),
+    ("permessage-bzip2", None),
+    (";;,,=;" * 100, None),
+]
+
 # (name, request, status)
 REQUESTS = [
     ("no Upgrade header", handshake(Upgrade=None), 426),
@@ -331,8 +370,8 @@ async def errors(report: Report, port: int) -> None:
 
 async def ends(report: Report, port: int) -> None:
     """What ends a session, with which code."""
-    for name, data, codes in ENDS:
-        raw = await Raw.upgraded(port)
+    for name, data, codes, headers in [(*row, {}) for row in ENDS] + [(*row, DEFLATE) for row in PACKED_ENDS]:
+        raw = await Raw.upgraded(port, **headers)
         await raw.send(data)
         close = await raw.end()
         codes = codes if isinstance(codes, tuple) else (codes,)
@@ -340,6 +379,27 @@ async def ends(report: Report, port: int) -> None:
         if close and close[0] not in (None, 1000, 1001):
             report.check(f"end: {name}: the reason is code:text", re.fullmatch(r"[a-z0-9_]+:[ -~]+", close[1]) is not None, close)
         raw.hang_up()
+
+
+async def offers(report: Report, port: int) -> None:
+    """What compression is agreed on, and that a client may use it or not."""
+    for offer, answer in OFFERS:
+        raw = await Raw.open(port)
+        await raw.send(handshake(Sec_WebSocket_Extensions=offer))
+        said = re.search(r"(?i)sec-websocket-extensions: (.*?)\r\n", await raw.status())
+        report.equal(f"offer: {offer[:80]}", said and said[1], answer)
+        raw.hang_up()
+    raw = await Raw.upgraded(port, **DEFLATE)
+    for name, data in [
+        ("compressed", frame(TEXT, PACKED_PING, reserved=4)), ("raw", text({"action": "ping", "id": 9})),
+        ("compressed in parts, with a ping between",
+         frame(TEXT, PACKED_PING[:5], final=False, reserved=4) + frame(PING, b"") + frame(CONTINUE, PACKED_PING[5:])),
+    ]:
+        raw.messages.clear()
+        await raw.send(data)
+        pong = await raw.until(lambda m: m["type"] == "pong")
+        report.check(f"offer: a command comes {name}", pong is not None and pong["id"] == 9, raw.close)
+    raw.hang_up()
 
 
 async def requests(report: Report, port: int) -> None:
@@ -414,8 +474,9 @@ async def floods(report: Report, port: int) -> None:
         report.check("flood: after retry_after_ms a command is served", later is not None, raw.close)
     raw.hang_up()
     for name, data in [("commands", text({"action": "ping"})), ("nonsense", text("x")), ("pings", frame(PING, b"hi")),
-                       ("empty parts", frame(CONTINUE, b"", final=False))]:
-        raw = await Raw.upgraded(port)
+                       ("empty parts", frame(CONTINUE, b"", final=False)),
+                       ("commands of 60 KB in 100 bytes", frame(TEXT, compressed(b'{"action":"ping"}' + b" " * 60_000), reserved=4))]:
+        raw = await Raw.upgraded(port, **DEFLATE)
         first = frame(TEXT, b"", final=False) if name == "empty parts" else b""
         await raw.send(first + data * 2000)
         close = await raw.end()
@@ -538,6 +599,7 @@ async def main(report: Report) -> None:
         begun = time.monotonic()
         await errors(report, gateway.port)
         await ends(report, gateway.port)
+        await offers(report, gateway.port)
         await requests(report, gateway.port)
         await slow_handshakes(report, gateway.port)
         await floods(report, gateway.port)

@@ -154,9 +154,11 @@ class Windows:
         return checked, wrong
 
 
-async def watch(report: Report, url: str, seconds: float, dense: bool) -> Client:
+async def watch(report: Report, url: str, seconds: float, dense: bool, compression: str | None = None) -> Client:
     """Every kind of subscription at once on one session, and the same wishes spread over several sessions."""
-    client = await Client.connect(url)
+    client = await Client.connect(url, compression=compression)
+    agreed = [extension.name for extension in client.socket.protocol.extensions]
+    report.equal(f"compression {compression}", agreed, ["permessage-deflate"] if compression else [])
     wishes = [
         {"topics": ["*"], "sub": "all", "digest": 100},
         {"topics": ["*"], "sub": "rated", "rate": 10},
@@ -251,7 +253,7 @@ async def main(report: Report) -> None:
         for feed, dense in [("synthetic:vn30?rate=500", True), ("synthetic:load?symbols=150&rate=1000", False)]:
             async with await Gateway.start(options.binary, feed, config="[limits]\nheartbeat_ms = 1000\n") as gateway:
                 print(f"# {feed}")
-                client = await watch(report, gateway.url, options.seconds, dense)
+                client = await watch(report, gateway.url, options.seconds, dense, None if dense else "deflate")
     if options.examples:
         for name, text in sorted(client.examples.items()):
             print(f"## {name}\n{text[:2000]}")

@@ -10,6 +10,7 @@ use rust_decimal::Decimal;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tickgate::base::limits::Limits;
+use tickgate::flow::dispatch::wish::Packing;
 use tickgate::flow::frame::command;
 use tickgate::flow::socket::wire::Newcomer;
 use tickgate_feeds::symbols::Symbols;
@@ -36,6 +37,7 @@ pub struct Seen {
     pub books: u64,
     pub bars: u64,
     pub arrays: u64,
+    pub compressed: u64,
     pub updates: u64,
     pub resumes: u64,
     pub resets: u64,
@@ -69,6 +71,7 @@ impl Seen {
         self.books += other.books;
         self.bars += other.bars;
         self.arrays += other.arrays;
+        self.compressed += other.compressed;
         self.updates += other.updates;
         self.resumes += other.resumes;
         self.resets += other.resets;
@@ -95,10 +98,10 @@ pub fn mask(text: &str) -> Vec<u8> {
     frame
 }
 
-/// Takes the next frame of a gateway, if it has come whole: its opcode and payload.
+/// Takes the next frame of a gateway, if it has come whole: its opcode, with 0x40 if it is compressed, and payload.
 pub fn next_frame(bytes: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
     let first = *bytes.first()?;
-    assert_eq!(first & 0xf0, 0x80, "whole frames, no reserved bits");
+    assert_eq!(first & 0xb0, 0x80, "whole frames, no reserved bits but that of compression");
     let (header, len) = match *bytes.get(1)? {
         126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
         127 => (10, u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?) as usize),
@@ -106,7 +109,7 @@ pub fn next_frame(bytes: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
     };
     let payload = bytes.get(header..header + len)?.to_vec();
     bytes.drain(..header + len);
-    Some((first & 0x0f, payload))
+    Some((first & 0x4f, payload))
 }
 
 #[derive(Clone, Debug, Default)]
@@ -154,6 +157,7 @@ struct Held {
 pub struct Client {
     pipe: SharedPipe,
     query: String,
+    form: Packing,
     stalled: bool,
     /// It reads at once, always.
     steady: bool,
@@ -225,6 +229,7 @@ impl Client {
         Self {
             pipe,
             query,
+            form: Packing { window_bits: [None, Some(12), Some(15)][random.usize(..3)] },
             stalled: false,
             steady,
             wanted: random.usize(1..4),
@@ -244,6 +249,7 @@ impl Client {
             peer: ([127, 0, 0, 1], 1).into(),
             head: Vec::new(),
             asked: command::from_query(&self.query, &Limits::default()),
+            form: self.form,
         }
     }
 
@@ -332,6 +338,11 @@ impl Client {
         while let Some((opcode, payload)) = next_frame(&mut self.pending) {
             match opcode {
                 1 => self.hear(&payload, history, symbols),
+                0x41 => {
+                    assert!(self.form.window_bits.is_some(), "compressed where that was agreed on");
+                    self.seen.compressed += 1;
+                    self.hear(&inflate(&payload), history, symbols);
+                }
                 9 => {
                     let pong = [0x8a, 0x80, 0, 0, 0, 0];
                     self.pipe.borrow_mut().send(&pong);
@@ -842,6 +853,16 @@ fn columns(list: &Value) -> Option<Vec<String>> {
     let names = list.as_array()?.iter().map(|name| name.as_str().expect("a name").to_owned());
     let quoted = |(at, name)| if at == 0 { format!("\"{name}\"") } else { name };
     Some(names.enumerate().map(quoted).collect())
+}
+
+/// A compressed message by itself, without the end that is not sent.
+fn inflate(payload: &[u8]) -> Vec<u8> {
+    let whole = [payload, &[0, 0, 0xff, 0xff]].concat();
+    let mut text = Vec::with_capacity(1 << 20);
+    let inflated =
+        flate2::Decompress::new(false).decompress_vec(&whole, &mut text, flate2::FlushDecompress::Sync);
+    assert!(inflated.is_ok() && !text.is_empty() && text.len() < text.capacity(), "{inflated:?}");
+    text
 }
 
 /// CRC-32C, bit by bit.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use fastrand::Rng;
 use tickgate::flow::adapter::Sink;
 use tickgate::flow::conflation::cut::Node;
-use tickgate::flow::dispatch::wish::Style;
+use tickgate::flow::dispatch::wish::{Packing, Style};
 use tickgate::flow::frame::row::{Shape, encode_image};
 use tickgate::flow::frame::text::Text;
 use tickgate::flow::socket::wire::Newcomer;
@@ -92,6 +92,7 @@ impl Edge {
             peer: ([127, 0, 0, 1], 2).into(),
             head: Vec::new(),
             asked: Ok(None),
+            form: Packing::default(),
         });
     }
 

@@ -151,6 +151,13 @@ pub struct Options {
     pub filter: Option<Option<Filter>>,
 }
 
+/// How messages travel, as the handshake settled it for the whole session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Packing {
+    /// The window that frames may be compressed for, in bits; `None`: they are not compressed.
+    pub window_bits: Option<u8>,
+}
+
 /// How rows are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Style {
@@ -183,6 +190,8 @@ pub struct Wish {
     pub window: bool,
     /// Only rows that it lets through.
     pub filter: Option<Filter>,
+    /// How frames travel.
+    pub form: Packing,
 }
 
 impl Default for Wish {
@@ -198,6 +207,7 @@ impl Default for Wish {
             digest: 0,
             window: false,
             filter: None,
+            form: Packing::default(),
         }
     }
 }
@@ -263,7 +273,7 @@ impl Wish {
 
     /// The same on every node for the same subscription, whatever its topics mean there: a cursor belongs to it.
     pub fn name(&self) -> String {
-        let Self { topics, mode, rate, fields, delta, depth, style, digest, window, filter } = self;
+        let Self { topics, mode, rate, fields, delta, depth, style, digest, window, filter, form: _ } = self;
         let Style { strings, columns } = style;
         let topics: Vec<String> = topics.iter().map(TopicName::to_string).collect();
         let text = format!(

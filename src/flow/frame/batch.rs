@@ -5,10 +5,12 @@
 
 use std::ops::Range;
 
+use super::deflate::Deflate;
 use super::text::Text;
-use super::websocket::{HEADER_BYTES_MAX, Opcode, header};
-use crate::base::limits::ROW_BYTES_MAX;
+use super::websocket::{COMPRESSED, HEADER_BYTES_MAX, Opcode, header};
+use crate::base::limits::{Limits, ROW_BYTES_MAX};
 use crate::flow::conflation::Rev;
+use crate::flow::dispatch::wish::Packing;
 
 /// The longest head: the fixed text and five numbers of 20 digits.
 const HEAD_BYTES_MAX: usize = 224;
@@ -44,7 +46,9 @@ pub struct Batch {
     /// Where the rows of the open frame begin.
     rows_at: usize,
     frame_bytes_max: usize,
+    compress_bytes_min: usize,
     head: Text,
+    deflate: Deflate,
     /// Losses that the open frame announces, each with a comma after it.
     pub gaps: Text,
     /// Topics that came to the stream with the open frame, each with a comma after it.
@@ -57,13 +61,15 @@ pub struct Batch {
 
 impl Batch {
     /// An empty one.
-    pub fn new(frame_bytes_max: usize) -> Self {
+    pub fn new(limits: &Limits) -> Self {
         Self {
             bytes: Text::default(),
             frames: Vec::new(),
             rows_at: 0,
-            frame_bytes_max,
+            frame_bytes_max: limits.frame_bytes_max,
+            compress_bytes_min: limits.compress_bytes_min,
             head: Text::default(),
+            deflate: Deflate::default(),
             gaps: Text::default(),
             added: Text::default(),
             rejected: Text::default(),
@@ -113,7 +119,7 @@ impl Batch {
     }
 
     /// Finishes the open frame; begins the next if `more` says that there is one.
-    pub fn finish(&mut self, head: Head) {
+    pub fn finish(&mut self, head: Head, form: Packing) {
         if self.bytes.len() > self.rows_at {
             self.bytes.truncate(self.bytes.len() - 1); // the comma after the last row
         }
@@ -144,13 +150,37 @@ impl Batch {
         }
         self.bytes.put(b"}");
         let text_at = self.put_head(head);
-        let (header, header_len) = header(Opcode::Text, self.bytes.len() - text_at);
-        let frame_at = text_at - header_len;
-        self.bytes.as_mut_bytes()[frame_at..text_at].copy_from_slice(&header[..header_len]);
-        self.frames.push(frame_at..self.bytes.len());
+        self.seal(text_at, form);
         if head.more {
             self.open();
         }
+    }
+
+    /// Puts the WebSocket header before the payload, which is compressed where that was agreed on and is worth it.
+    fn seal(&mut self, text_at: usize, form: Packing) {
+        let is_long = self.bytes.len() - text_at >= self.compress_bytes_min;
+        let is_compressed = is_long && form.window_bits.is_some_and(|bits| self.compress(text_at, bits));
+        let (mut header, header_len) = header(Opcode::Text, self.bytes.len() - text_at);
+        if is_compressed {
+            header[0] |= COMPRESSED;
+        }
+        let frame_at = text_at - header_len;
+        self.bytes.as_mut_bytes()[frame_at..text_at].copy_from_slice(&header[..header_len]);
+        self.frames.push(frame_at..self.bytes.len());
+    }
+
+    /// Compresses all from `text_at` on, if that makes it shorter.
+    #[cold]
+    fn compress(&mut self, text_at: usize, window_bits: u8) -> bool {
+        let text = &self.bytes.as_bytes()[text_at..];
+        let deflated = self.deflate.message(text, window_bits);
+        if deflated.len() >= text.len() {
+            return false;
+        }
+        let end = text_at + deflated.len();
+        self.bytes.as_mut_bytes()[text_at..end].copy_from_slice(deflated);
+        self.bytes.truncate(end);
+        true
     }
 
     /// How many frames are finished.
@@ -200,29 +230,24 @@ fn put_list(text: &mut Text, list: &mut Text) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::frame::deflate::Inflate;
+
+    const HEAD: Head =
+        Head { stream: 3, seq: 42, prev: None, rev: 9, ts_us: 5, snapshot: true, more: true, digest: None };
 
     #[test]
     fn frames_stand_one_after_the_other_with_their_own_headers() {
-        let mut batch = Batch::new(64 << 10);
+        let mut batch = Batch::new(&Limits::default());
         for round in 0..2 {
             batch.clear();
             batch.open();
-            let mut head = Head {
-                stream: 3,
-                seq: 42,
-                prev: None,
-                rev: 9,
-                ts_us: 5,
-                snapshot: true,
-                more: true,
-                digest: None,
-            };
+            let mut head = HEAD;
             batch.rows().put(b"{\"a\":1},{\"b\":2},");
-            batch.finish(head);
+            batch.finish(head, Packing::default());
             batch.gaps.put(b"{},");
             (head.seq, head.prev, head.snapshot, head.more) = (43, Some(42), false, false);
             head.digest = Some(7);
-            batch.finish(head);
+            batch.finish(head, Packing::default());
             let first = br#"{"type":"batch","stream":3,"seq":42,"prev":null,"rev":9,"ts_us":5,"snapshot":true,"rows":[{"a":1},{"b":2}],"more":true}"#;
             let second =
                 br#"{"type":"batch","stream":3,"seq":43,"prev":42,"rev":9,"ts_us":5,"rows":[],"gaps":[{}],"digest":7}"#;
@@ -232,5 +257,26 @@ mod tests {
                 assert_eq!(String::from_utf8_lossy(batch.frame(at)), String::from_utf8_lossy(&expected));
             }
         }
+    }
+    #[test]
+    fn a_frame_is_compressed_where_it_was_agreed_on_and_gets_shorter() {
+        let (mut batch, mut inflate) = (Batch::new(&Limits::default()), Inflate::default());
+        let compressed = Packing { window_bits: Some(15) };
+        let rows = |count: usize| b"{\"symbol\":\"VCB\",\"rev\":9},".repeat(count);
+        let noise: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(1_000).collect();
+        batch.open();
+        for (rows, form) in [
+            (rows(30), Packing::default()),
+            (rows(30), compressed),
+            (rows(2), compressed),
+            (noise, compressed),
+        ] {
+            batch.rows().put_slice(&rows);
+            batch.finish(HEAD, form);
+        }
+        let (raw, packed) = (&batch.frame(0)[4..], &batch.frame(1)[4..]);
+        assert_eq!(inflate.message(packed, 10_000), Ok(raw));
+        assert!(packed.len() < raw.len() / 3);
+        assert_eq!([0, 1, 2, 3].map(|at| batch.frame(at)[0]), [0x81, 0xc1, 0x81, 0x81]);
     }
 }

@@ -24,7 +24,7 @@ use crate::flow::conflation::replica::Replica;
 use crate::flow::dispatch::sieve::{Look, Owed, Sieve};
 use crate::flow::dispatch::streams::{Debt, Stream};
 use crate::flow::dispatch::topic::Topic;
-use crate::flow::dispatch::wish::Mode;
+use crate::flow::dispatch::wish::{Mode, Packing};
 
 /// Selections shorter than this are walked whole; for longer ones the walk over what changed is tried first.
 const SHORT_SELECTION: usize = 64;
@@ -128,6 +128,7 @@ impl Encoder {
             self.finish(
                 batch,
                 Head { stream: number, seq, prev, rev, ts_us, snapshot: false, more: !done, digest },
+                stream.wish.form,
             );
             position.seq = Some(seq);
             if done {
@@ -199,7 +200,7 @@ impl Encoder {
             more: !done,
             digest: if whole { self.digest(stream, stream.seq) } else { None },
         };
-        self.finish(batch, head);
+        self.finish(batch, head, stream.wish.form);
         (debt.seq, debt.under_way) = (Some(stream.seq), !done);
         if done {
             (debt.held, debt.cursor, debt.news) = (debt.target, 0, None);
@@ -422,9 +423,9 @@ impl Encoder {
         }
     }
 
-    fn finish(&mut self, batch: &mut Batch, head: Head) {
+    fn finish(&mut self, batch: &mut Batch, head: Head, form: Packing) {
         self.stats.frames += 1;
-        batch.finish(head);
+        batch.finish(head, form);
     }
 
     /// The digest that a frame of this number has: of everything, as it stands here.

@@ -14,6 +14,8 @@ pub enum Opcode {
     Pong = 10,
 }
 
+/// In the first byte of a header: the payload is compressed (RFC 7692 6).
+pub const COMPRESSED: u8 = 0x40;
 /// The longest header of a frame without a mask, in bytes.
 pub const HEADER_BYTES_MAX: usize = 10;
 

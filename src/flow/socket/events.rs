@@ -157,7 +157,9 @@ fn value<'a>(text: &'a [u8], key: &str) -> Cow<'a, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::limits::Limits;
     use crate::base::reason::Reason;
+    use crate::flow::dispatch::wish::Packing;
     use crate::flow::frame::answer::Answer;
     use crate::flow::frame::batch::{Batch, Head};
     use crate::flow::frame::websocket;
@@ -199,13 +201,16 @@ mod tests {
     }
 
     fn batch(rev: u64, rows: usize, more: bool) -> Vec<u8> {
-        let mut batch = Batch::new(64 << 10);
+        let mut batch = Batch::new(&Limits::default());
         batch.open();
         for row in 0..rows {
             batch.rows().put_slice(format!("{{\"rev\":{row},\"more\":true}},").as_bytes());
         }
         let (ts_us, snapshot, digest) = (5, false, None);
-        batch.finish(Head { stream: 3, seq: 4, prev: Some(3), rev, ts_us, snapshot, more, digest });
+        batch.finish(
+            Head { stream: 3, seq: 4, prev: Some(3), rev, ts_us, snapshot, more, digest },
+            Packing::default(),
+        );
         batch.frame(0).to_vec()
     }
 

@@ -1,8 +1,8 @@
 //! Reads what a client sends: WebSocket frames to messages (RFC 6455 5). The header is tungstenite's to parse; unmasking
 //! and reassembly are ours, because an idle client must cost one pointer and not a codec.
 //!
-//! Bound kept here: a message, whole or in parts, is at most `message_bytes_max`; its announced length is checked before
-//! a byte of it is kept.
+//! Bound kept here: a message, whole or in parts, compressed and inflated, is at most `message_bytes_max`; its announced
+//! length is checked before a byte of it is kept.
 
 use std::io::Cursor;
 
@@ -10,6 +10,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
 use crate::base::reason::Reason;
+use crate::flow::frame::deflate::Inflate;
 
 /// What a client said.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,24 +41,47 @@ pub struct Inbound {
 struct Rest {
     /// The beginning of a frame whose end has not come, still masked.
     frame: Vec<u8>,
-    /// The parts of a message so far, and whether it is text.
-    message: Option<(bool, Vec<u8>)>,
+    message: Option<Message>,
+}
+
+/// The parts of a message so far.
+#[derive(Debug, Default)]
+struct Message {
+    kind: Kind,
+    bytes: Vec<u8>,
+}
+
+/// What the first frame of a message says of it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Kind {
+    is_text: bool,
+    is_compressed: bool,
+}
+
+/// What reading a client's bytes takes.
+#[derive(Debug)]
+pub struct Means<'a> {
+    /// The longest message, in bytes.
+    pub message_bytes_max: usize,
+    /// For compressed messages, where the handshake agreed on them.
+    pub inflate: Option<&'a mut Inflate>,
 }
 
 /// The longest header: 2 bytes, 8 of length, 4 of mask.
 const HEADER_BYTES_MAX: usize = 14;
 
 impl Inbound {
-    /// Reads bytes as they came; hands every message to `sink`. An error ends the conversation.
+    /// Reads bytes as they came; hands every message to `sink`, which says whether it listens on. If not, or after an error,
+    /// nothing is understood any more.
     pub fn feed(
         &mut self,
         bytes: &mut [u8],
-        message_bytes_max: usize,
-        sink: &mut impl FnMut(Incoming<'_>),
+        mut means: Means<'_>,
+        sink: &mut impl FnMut(Incoming<'_>) -> bool,
     ) -> Result<(), Reason> {
-        let read = self.read(bytes, message_bytes_max, sink);
+        let read = self.read(bytes, &mut means, sink);
         if read.is_err() {
-            self.stop();
+            (self.rest, self.stopped) = (None, true);
         }
         read
     }
@@ -65,16 +89,16 @@ impl Inbound {
     fn read(
         &mut self,
         mut bytes: &mut [u8],
-        message_bytes_max: usize,
-        sink: &mut impl FnMut(Incoming<'_>),
+        means: &mut Means<'_>,
+        sink: &mut impl FnMut(Incoming<'_>) -> bool,
     ) -> Result<(), Reason> {
         while !bytes.is_empty() && !self.stopped {
             let unfinished = self.rest.as_ref().is_some_and(|rest| !rest.frame.is_empty());
             if unfinished {
-                bytes = self.continue_frame(bytes, message_bytes_max, sink)?;
+                bytes = self.continue_frame(bytes, means, sink)?;
                 continue;
             }
-            let Some((header, header_len, len)) = self.header(bytes, message_bytes_max)? else {
+            let Some((header, header_len, len)) = self.header(bytes, means)? else {
                 self.keep(bytes);
                 break;
             };
@@ -83,24 +107,19 @@ impl Inbound {
                 break;
             }
             let (frame, after) = bytes.split_at_mut(header_len + len);
-            self.frame(&header, &mut frame[header_len..], sink)?;
+            self.frame(&header, &mut frame[header_len..], means, sink)?;
             bytes = after;
         }
         self.settle();
         Ok(())
     }
 
-    /// Understands nothing from now on.
-    pub fn stop(&mut self) {
-        (self.rest, self.stopped) = (None, true);
-    }
-
     /// Completes the unfinished frame from `bytes`; returns what comes after it.
     fn continue_frame<'b>(
         &mut self,
         bytes: &'b mut [u8],
-        message_bytes_max: usize,
-        sink: &mut impl FnMut(Incoming<'_>),
+        means: &mut Means<'_>,
+        sink: &mut impl FnMut(Incoming<'_>) -> bool,
     ) -> Result<&'b mut [u8], Reason> {
         let mut frame = self.rest.as_mut().map(|rest| std::mem::take(&mut rest.frame)).unwrap_or_default();
         let before = frame.len();
@@ -108,7 +127,7 @@ impl Inbound {
         let head = bytes.len().min(HEADER_BYTES_MAX.saturating_sub(before));
         frame.extend_from_slice(&bytes[..head]);
         let mut used = head;
-        if let Some((header, header_len, len)) = self.header(&frame, message_bytes_max)? {
+        if let Some((header, header_len, len)) = self.header(&frame, means)? {
             let whole = header_len + len;
             if frame.len() < whole {
                 let more = (whole - frame.len()).min(bytes.len() - used);
@@ -119,7 +138,7 @@ impl Inbound {
                 // The header's allowance may have taken bytes of the next frame: they stay in `bytes`.
                 used = whole - before;
                 frame.truncate(whole);
-                self.frame(&header, &mut frame[header_len..], sink)?;
+                self.frame(&header, &mut frame[header_len..], means, sink)?;
                 return Ok(&mut bytes[used..]);
             }
         }
@@ -128,11 +147,7 @@ impl Inbound {
     }
 
     /// The frame's header, its length and the payload's, once they are complete; refuses what is not allowed.
-    fn header(
-        &self,
-        bytes: &[u8],
-        message_bytes_max: usize,
-    ) -> Result<Option<(FrameHeader, usize, usize)>, Reason> {
+    fn header(&self, bytes: &[u8], means: &Means<'_>) -> Result<Option<(FrameHeader, usize, usize)>, Reason> {
         let mut cursor = Cursor::new(bytes);
         let parsed = FrameHeader::parse(&mut cursor).map_err(|_| Reason::ProtocolError)?;
         let Some((header, len)) = parsed else { return Ok(None) };
@@ -144,12 +159,15 @@ impl Inbound {
             OpCode::Data(Data::Continue) => message.is_some(),
             OpCode::Data(_) => message.is_none(),
         };
-        if !allowed || header.rsv1 || header.rsv2 || header.rsv3 || header.mask.is_none() {
+        // Only the first frame of a message says that it is compressed.
+        let begins = matches!(header.opcode, OpCode::Data(Data::Text | Data::Binary));
+        let allowed = allowed && (!header.rsv1 || begins && means.inflate.is_some());
+        if !allowed || header.rsv2 || header.rsv3 || header.mask.is_none() {
             return Err(Reason::ProtocolError);
         }
-        let before = if control { 0 } else { message.map_or(0, |(_, bytes)| bytes.len()) };
+        let before = if control { 0 } else { message.map_or(0, |message| message.bytes.len()) };
         match usize::try_from(len) {
-            Ok(len) if len <= message_bytes_max.saturating_sub(before) => {
+            Ok(len) if len <= means.message_bytes_max.saturating_sub(before) => {
                 Ok(Some((header, cursor.position() as usize, len)))
             }
             _ => Err(Reason::MessageTooBig),
@@ -160,33 +178,38 @@ impl Inbound {
         &mut self,
         header: &FrameHeader,
         payload: &mut [u8],
-        sink: &mut impl FnMut(Incoming<'_>),
+        means: &mut Means<'_>,
+        sink: &mut impl FnMut(Incoming<'_>) -> bool,
     ) -> Result<(), Reason> {
         unmask(payload, header.mask.unwrap_or_default());
-        match header.opcode {
+        let listens = match header.opcode {
             OpCode::Control(Control::Ping) => sink(Incoming::Ping(payload)),
             OpCode::Control(Control::Pong) => sink(Incoming::Pong),
             OpCode::Control(_) => sink(Incoming::Close(close_code(payload)?)),
             OpCode::Data(Data::Continue) => {
                 let rest = self.rest.get_or_insert_default();
-                let (text, mut message) = rest.message.take().unwrap_or_default();
-                message.extend_from_slice(payload);
+                let mut message = rest.message.take().unwrap_or_default();
+                message.bytes.extend_from_slice(payload);
                 if header.is_final {
-                    deliver(text, &message, sink)?;
+                    means.deliver(message.kind, &message.bytes, sink)?
                 } else {
-                    rest.message = Some((text, message));
-                    sink(Incoming::Part);
+                    rest.message = Some(message);
+                    sink(Incoming::Part)
                 }
             }
-            OpCode::Data(kind) => {
-                let text = kind == Data::Text;
+            OpCode::Data(data) => {
+                let kind = Kind { is_text: data == Data::Text, is_compressed: header.rsv1 };
                 if header.is_final {
-                    deliver(text, payload, sink)?;
+                    means.deliver(kind, payload, sink)?
                 } else {
-                    self.rest.get_or_insert_default().message = Some((text, payload.to_vec()));
-                    sink(Incoming::Part);
+                    let message = Message { kind, bytes: payload.to_vec() };
+                    self.rest.get_or_insert_default().message = Some(message);
+                    sink(Incoming::Part)
                 }
             }
+        };
+        if !listens {
+            (self.rest, self.stopped) = (None, true);
         }
         Ok(())
     }
@@ -203,13 +226,23 @@ impl Inbound {
     }
 }
 
-fn deliver(text: bool, message: &[u8], sink: &mut impl FnMut(Incoming<'_>)) -> Result<(), Reason> {
-    if text {
-        sink(Incoming::Text(std::str::from_utf8(message).map_err(|_| Reason::InvalidUtf8)?));
-    } else {
-        sink(Incoming::Binary(message));
+impl Means<'_> {
+    fn deliver(
+        &mut self,
+        kind: Kind,
+        message: &[u8],
+        sink: &mut impl FnMut(Incoming<'_>) -> bool,
+    ) -> Result<bool, Reason> {
+        let message = match &mut self.inflate {
+            Some(inflate) if kind.is_compressed => inflate.message(message, self.message_bytes_max)?,
+            _ => message,
+        };
+        Ok(sink(if kind.is_text {
+            Incoming::Text(std::str::from_utf8(message).map_err(|_| Reason::InvalidUtf8)?)
+        } else {
+            Incoming::Binary(message)
+        }))
     }
-    Ok(())
 }
 
 /// RFC 6455 5.5.1 and 7.4: nothing, or an allowed code and UTF-8.
@@ -238,6 +271,7 @@ fn unmask(payload: &mut [u8], mask: [u8; 4]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::frame::deflate::Deflate;
 
     fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         let mask = [7, 99, 0, 250];
@@ -256,9 +290,21 @@ mod tests {
 
     /// What is read when the bytes come in pieces of at most `piece`.
     fn read(bytes: &[u8], piece: usize) -> (Vec<String>, Result<(), Reason>) {
+        read_with(None, bytes, piece)
+    }
+
+    fn read_with(
+        mut inflate: Option<&mut Inflate>,
+        bytes: &[u8],
+        piece: usize,
+    ) -> (Vec<String>, Result<(), Reason>) {
         let (mut inbound, mut said) = (Inbound::default(), Vec::new());
         for piece in bytes.to_vec().chunks_mut(piece) {
-            let result = inbound.feed(piece, 1000, &mut |incoming| said.push(format!("{incoming:?}")));
+            let means = Means { message_bytes_max: 1000, inflate: inflate.as_deref_mut() };
+            let result = inbound.feed(piece, means, &mut |incoming| {
+                said.push(format!("{incoming:?}"));
+                !matches!(incoming, Incoming::Close(_))
+            });
             if result.is_err() {
                 return (said, result);
             }
@@ -277,12 +323,42 @@ mod tests {
         bytes.extend(frame(0x8a, b""));
         bytes.extend(frame(0x82, &[1, 2]));
         bytes.extend(frame(0x88, &[3, 232]));
+        bytes.extend(frame(0x81, b"nobody listens any more"));
         let whole = read(&bytes, usize::MAX);
         assert_eq!(whole.0.len(), 8);
         assert_eq!(whole.0[0], "Text(\"xin chào\")");
         assert_eq!(whole.0[7], "Close(Some(1000))");
         for piece in 1..40 {
             assert_eq!(read(&bytes, piece), whole, "pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn compressed_messages_come_out_where_they_were_agreed_on() {
+        let (mut deflate, mut inflate) = (Deflate::default(), Inflate::default());
+        let text = "xin chào ".repeat(50);
+        let compressed = deflate.message(text.as_bytes(), 15).to_vec();
+        let mut bytes = frame(0xc1, &compressed);
+        bytes.extend(frame(0x41, &compressed[..7]));
+        bytes.extend(frame(0x89, b"ping"));
+        bytes.extend(frame(0x80, &compressed[7..]));
+        bytes.extend(frame(0x81, b"raw"));
+        for piece in [1, 5, usize::MAX] {
+            let (said, read) = read_with(Some(&mut inflate), &bytes, piece);
+            assert_eq!(read, Ok(()));
+            let said: Vec<&str> = said.iter().map(String::as_str).collect();
+            let text = format!("Text({text:?})");
+            assert_eq!(said, [&text, "Part", "Ping([112, 105, 110, 103])", &text, "Text(\"raw\")"]);
+        }
+        assert_eq!(read(&bytes, 100).1, Err(Reason::ProtocolError), "nothing was agreed on");
+        let bomb = deflate.message(&[b' '; 100_000], 15).to_vec();
+        for (bytes, reason) in [
+            (frame(0xc9, b"x"), Reason::ProtocolError),
+            ([frame(0x41, b"x"), frame(0xc0, b"x")].concat(), Reason::ProtocolError),
+            (frame(0xc1, &[0xff; 20]), Reason::ProtocolError),
+            (frame(0xc1, &bomb), Reason::MessageTooBig),
+        ] {
+            assert_eq!(read_with(Some(&mut inflate), &bytes, usize::MAX).1, Err(reason), "{bytes:?}");
         }
     }
 

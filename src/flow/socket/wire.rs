@@ -16,6 +16,7 @@ use socket2::SockRef;
 use super::events::EventStream;
 use crate::base::clock::{Clock, Now};
 use crate::base::limits::{KERNEL_UNSENT_BYTES, Limits};
+use crate::flow::dispatch::wish::Packing;
 use crate::flow::frame::command::{Mistake, Subscribe};
 
 /// A client's socket that never blocks.
@@ -42,6 +43,8 @@ pub struct Newcomer<W> {
     pub head: Vec<u8>,
     /// What its URL asks for.
     pub asked: Result<Option<Subscribe>, Mistake>,
+    /// How messages travel.
+    pub form: Packing,
 }
 
 /// A socket that can be read or written again.

@@ -56,7 +56,8 @@ impl<I: Io> Shard<I> {
             Ok(name) => name,
             Err(code) => return self.refuse(key, id, &Mistake::of(code), Vec::new()),
         };
-        let (wish, capped) = Wish::default().with(&asked.options, self.identity.limits.rate_max);
+        let wish = Wish { form: self.sessions[key as usize].form, ..Wish::default() };
+        let (wish, capped) = wish.with(&asked.options, self.identity.limits.rate_max);
         let found = self.resolve(&asked.topics, &wish, self.room(key));
         if found.names.is_empty() {
             return self.refuse_all(key, id, found.rejected);

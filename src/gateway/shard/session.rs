@@ -12,11 +12,12 @@ use super::Shard;
 use crate::base::limits::{Limits, REQUESTS_WAITING_MAX};
 use crate::base::reason::Reason;
 use crate::flow::dispatch::streams::{Place, SessionKey};
+use crate::flow::dispatch::wish::Packing;
 use crate::flow::frame::answer::Answer;
 use crate::flow::frame::command::{Command, Mistake, Request};
 use crate::flow::frame::websocket::{self, Opcode};
 use crate::flow::outbox::Outbox;
-use crate::flow::socket::inbound::{Inbound, Incoming};
+use crate::flow::socket::inbound::{Inbound, Incoming, Means};
 use crate::flow::socket::wire::{Io, Newcomer, Wire};
 
 /// A subscription of a session.
@@ -57,6 +58,7 @@ pub(super) struct Session<W> {
     pub(super) next_sub: u32,
     pub(super) pings_missed: u8,
     pub(super) peer: SocketAddr,
+    pub(super) form: Packing,
 }
 
 /// A rate with a burst, in one number: the generic cell rate algorithm (ITU-T I.371).
@@ -131,6 +133,7 @@ impl<I: Io> Shard<I> {
             next_sub: 1,
             pings_missed: 0,
             peer: newcomer.peer,
+            form: newcomer.form,
         });
         let limits = &self.identity.limits;
         let name = format!("{}-{}", self.index, self.sessions_ever);
@@ -211,14 +214,13 @@ impl<I: Io> Shard<I> {
         let (now_ns, requests, stats) = (self.now.mono_ns, &mut self.requests, &mut self.stats);
         let (mut end, mut pings) = (None, Vec::new());
         let mut inbound = std::mem::take(&mut session.inbound);
-        let heard = inbound.feed(bytes, limits.message_bytes_max, &mut |incoming| {
-            if end.is_some() {
-                return;
-            }
+        let inflate = session.form.window_bits.map(|_| &mut self.inflate);
+        let means = Means { message_bytes_max: limits.message_bytes_max, inflate };
+        let heard = inbound.feed(bytes, means, &mut |incoming| {
             stats.messages_read += 1;
             if let Incoming::Close(_) = incoming {
                 end = Some(Reason::ClientClosed);
-                return;
+                return false;
             }
             if let Err(wait_ns) = session.count_message(&incoming, now_ns, limits) {
                 stats.refusals[Reason::RateLimited as usize] += 1;
@@ -229,7 +231,7 @@ impl<I: Io> Shard<I> {
                     let command = Err(Mistake::rate_limited(wait_ns.div_ceil(1_000_000)));
                     requests.push((key, Request { command, ..Request::parse(text, limits) }));
                 }
-                return;
+                return end.is_none();
             }
             match incoming {
                 Incoming::Text(text) => {
@@ -247,10 +249,8 @@ impl<I: Io> Shard<I> {
                 }
                 Incoming::Pong | Incoming::Part | Incoming::Close(_) => {}
             }
+            end.is_none()
         });
-        if end.is_some() {
-            inbound.stop();
-        }
         session.inbound = inbound;
         if let Some(reason) = end.or(heard.err()) {
             self.doomed.push((key, reason));
