@@ -5,6 +5,8 @@
     reason = "in a test binary nothing can be reached, and `pub` says what a module offers"
 )]
 
+mod world;
+mod stage;
+mod fairness;
 mod rhythm;
 mod tidy;
-mod world;

@@ -6,7 +6,7 @@ mod client;
 mod edge;
 mod filter;
 mod history;
-mod wire;
+pub mod wire;
 
 use std::hash::{DefaultHasher, Hasher};
 use std::num::NonZero;

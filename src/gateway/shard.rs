@@ -223,8 +223,8 @@ pub struct Shard<I: Io> {
     unread: Vec<SessionKey>,
     /// Clients whose sockets have room again.
     drained: Vec<SessionKey>,
-    /// Clients that can be paid now.
-    debtors: VecDeque<(SessionKey, StreamKey)>,
+    /// Clients that can be paid now, once for each of their debts.
+    debtors: VecDeque<SessionKey>,
     keepalive: keepalive::Wheel,
     slice: Slice,
     cut_ns: u64,

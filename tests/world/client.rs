@@ -18,7 +18,9 @@ use tickgate_feeds::symbols::Symbols;
 use super::ask;
 use super::filter::{Reference, expected};
 use super::history::{Fields, History};
-use super::wire::{Pipe, SharedPipe, SimWire};
+use super::wire::{
+    CLOSE, COMPRESSED_TEXT, PING, PONG, Pipe, SharedPipe, SimWire, TEXT, client_frame, next_frame,
+};
 
 /// Keys of a row that are no fields.
 pub const KEYS: [&str; 6] = ["symbol", "channel", "rev", "q", "time_us", "full"];
@@ -86,30 +88,6 @@ impl Seen {
         self.lost += other.lost;
         self.met += other.met;
     }
-}
-
-/// A client's text frame.
-pub fn mask(text: &str) -> Vec<u8> {
-    let mask = [1, 2, 3, 4];
-    let mut frame = vec![0x81, 0x80 | 126];
-    frame.extend_from_slice(&(text.len() as u16).to_be_bytes());
-    frame.extend_from_slice(&mask);
-    frame.extend(text.bytes().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    frame
-}
-
-/// Takes the next frame of a gateway, if it has come whole: its opcode, with 0x40 if it is compressed, and payload.
-pub fn next_frame(bytes: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
-    let first = *bytes.first()?;
-    assert_eq!(first & 0xb0, 0x80, "whole frames, no reserved bits but that of compression");
-    let (header, len) = match *bytes.get(1)? {
-        126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
-        127 => (10, u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?) as usize),
-        len => (2, usize::from(len)),
-    };
-    let payload = bytes.get(header..header + len)?.to_vec();
-    bytes.drain(..header + len);
-    Some((first & 0x4f, payload))
 }
 
 #[derive(Clone, Debug, Default)]
@@ -324,7 +302,7 @@ impl Client {
     }
 
     fn send(&mut self, text: &str) {
-        self.pipe.borrow_mut().send(&mask(text));
+        self.pipe.borrow_mut().send(&client_frame(TEXT, text));
     }
 
     /// Takes what has come, unless it is stalled.
@@ -337,18 +315,15 @@ impl Client {
         self.pending.extend_from_slice(bytes);
         while let Some((opcode, payload)) = next_frame(&mut self.pending) {
             match opcode {
-                1 => self.hear(&payload, history, symbols),
-                0x41 => {
+                TEXT => self.hear(&payload, history, symbols),
+                COMPRESSED_TEXT => {
                     assert!(self.form.window_bits.is_some(), "compressed where that was agreed on");
                     self.seen.compressed += 1;
                     self.hear(&inflate(&payload), history, symbols);
                 }
-                9 => {
-                    let pong = [0x8a, 0x80, 0, 0, 0, 0];
-                    self.pipe.borrow_mut().send(&pong);
-                }
+                PING => self.pipe.borrow_mut().send(&client_frame(PONG, "")),
                 // Who did not read for long answered no pings.
-                8 if !self.steady && payload.ends_with(b"no_pong:no answer to pings") => self.hang_up(),
+                CLOSE if !self.steady && payload.ends_with(b"no_pong:no answer to pings") => self.hang_up(),
                 other => panic!("unexpected opcode {other}: {}", String::from_utf8_lossy(&payload)),
             }
         }

@@ -20,9 +20,8 @@ use tickgate_feeds::spec::Spec;
 use tickgate_feeds::symbols::Symbols;
 use tickgate_feeds::tickgate::{Directory, Heard, Peer, Plan};
 
-use super::client::{mask, next_frame};
 use super::history::History;
-use super::wire::{Pipe, SharedPipe, SimIo, SimWire};
+use super::wire::{Pipe, SharedPipe, SimIo, SimWire, TEXT, client_frame, next_frame};
 
 const SPEC: &str = "tickgate:ws://upstream?books=1000&bars=1s";
 const SHARDS: usize = 2;
@@ -107,7 +106,7 @@ impl Edge {
             }
             match self.peer.hear(&mut payload).expect("what a gateway says is understood") {
                 Heard::Nothing => {}
-                Heard::Say(command) => self.pipe.borrow_mut().send(&mask(&command)),
+                Heard::Say(command) => self.pipe.borrow_mut().send(&client_frame(TEXT, &command)),
                 Heard::Whole => self.take_over(source, mono_ns),
                 Heard::Again(why) => {
                     // Only that the upstream, an edge itself, is behind what this one had from another shard of it.

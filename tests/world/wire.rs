@@ -48,6 +48,41 @@ impl Pipe {
     }
 }
 
+/// Opcodes of frames.
+pub const TEXT: u8 = 1;
+pub const COMPRESSED_TEXT: u8 = 0x41;
+pub const CLOSE: u8 = 8;
+pub const PING: u8 = 9;
+pub const PONG: u8 = 10;
+
+/// A frame as a client sends it.
+pub fn client_frame(opcode: u8, text: &str) -> Vec<u8> {
+    let mask = [1, 2, 3, 4];
+    let mut frame = vec![0x80 | opcode, 0x80 | 126];
+    if opcode == TEXT {
+        frame.extend_from_slice(&(text.len() as u16).to_be_bytes());
+    } else {
+        frame[1] = 0x80 | text.len() as u8; // control frames have the short form alone
+    }
+    frame.extend_from_slice(&mask);
+    frame.extend(text.bytes().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+/// Takes the first frame off what the server sent, if it is complete: its opcode, with the bit of compression, and payload.
+pub fn next_frame(bytes: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
+    let first = *bytes.first()?;
+    assert_eq!(first & 0xb0, 0x80, "whole frames, no reserved bits but that of compression");
+    let (header, len) = match *bytes.get(1)? {
+        126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
+        127 => (10, u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?) as usize),
+        len => (2, usize::from(len)),
+    };
+    let payload = bytes.get(header..header + len)?.to_vec();
+    bytes.drain(..header + len);
+    Some((first & 0x4f, payload))
+}
+
 #[derive(Debug)]
 pub struct SimWire(pub SharedPipe);
 

@@ -178,7 +178,9 @@ impl Encoder {
             debt.target = stream.rev.max(debt.held);
         }
         let before = debt.seq;
-        let events_target = stream.events_rev.max(debt.events);
+        // A payment ends: events that come meanwhile wait for the next, or others would wait for them for ever. Where each
+        // trade stands after the quote that it met, the quotes of now can only come after the trades of now.
+        let events_target = if stream.is_ahead() { stream.events_rev } else { debt.target }.max(debt.events);
         let walk = Walk::whole(stream);
         if from_start && stream.is_ahead() && !stream.owes_images(debt, now.mono_ns) {
             (debt.cursor, debt.target) = (walk.topics.len() as u32, debt.held);

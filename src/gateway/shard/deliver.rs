@@ -119,7 +119,7 @@ impl<I: Io> Shard<I> {
             // Its images of this slot it has; events that go ahead it is still owed.
             if idle && self.streams.get(key).is_ahead() {
                 debt.queued = true;
-                self.debtors.push_back((member.session, key));
+                self.debtors.push_back(member.session);
             }
             return false;
         }
@@ -129,7 +129,7 @@ impl<I: Io> Shard<I> {
         // Who cannot take anything now comes back when its socket has room.
         if !can && idle {
             debt.queued = true;
-            self.debtors.push_back((member.session, key));
+            self.debtors.push_back(member.session);
         }
         can
     }
@@ -185,7 +185,7 @@ impl<I: Io> Shard<I> {
                 && debt.served_until_ns <= self.now.mono_ns
                 && !std::mem::replace(&mut debt.queued, true)
             {
-                self.debtors.push_back((member.session, key));
+                self.debtors.push_back(member.session);
             }
         }
     }
@@ -194,7 +194,7 @@ impl<I: Io> Shard<I> {
     pub(super) fn queue_debt(&mut self, key: SessionKey, place: Place) {
         let debt = &mut self.streams.get_mut(place.stream).members[place.member as usize].debt;
         if debt.as_mut().is_some_and(|debt| !std::mem::replace(&mut debt.queued, true)) {
-            self.debtors.push_back((key, place.stream));
+            self.debtors.push_back(key);
         }
     }
 
@@ -204,8 +204,8 @@ impl<I: Io> Shard<I> {
             self.queue_debts(key);
         }
         for _ in 0..PAYMENTS_PER_TURN.max(self.sessions.len() / 4) {
-            let Some((session, stream)) = self.debtors.pop_front() else { return };
-            self.pay_one(session, stream);
+            let Some(session) = self.debtors.pop_front() else { return };
+            self.pay_one(session);
             if self.slice.writes >= SLICE_WRITES {
                 self.end_slice(io);
                 self.look_at_sockets(io, Some(Duration::ZERO));
@@ -213,7 +213,7 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Puts a client whose socket has room again among the debtors, for what does not wait for a slot.
+    /// Puts a client whose socket has room again among the debtors, unless it was served in this slot.
     fn queue_debts(&mut self, key: SessionKey) {
         let Some(session) = self.sessions.get(key as usize).filter(|session| session.ending.is_none()) else {
             return;
@@ -221,23 +221,30 @@ impl<I: Io> Shard<I> {
         for at in 0..session.subs.len() {
             let place = self.sessions[key as usize].subs[at].place;
             let stream = self.streams.get(place.stream);
-            let debt = &stream.members[place.member as usize].debt;
-            // With a rate, what it missed comes at its next slot; a payment under way goes on at once.
-            if debt.as_ref().is_some_and(|debt| {
-                let waits = stream.wish.rate.is_some() && !stream.is_ahead();
-                debt.fresh || debt.joining || debt.under_way || !waits
-            }) {
+            let debt = stream.members[place.member as usize].debt.as_deref();
+            if debt.is_some_and(|debt| stream.is_ahead() || debt.served_until_ns <= self.now.mono_ns) {
                 self.queue_debt(key, place);
             }
         }
     }
 
-    fn pay_one(&mut self, key: SessionKey, stream_key: StreamKey) {
-        let Some(session) = self.sessions.get_mut(key as usize) else { return };
-        let Some(sub) = session.subs.iter().position(|sub| sub.place.stream == stream_key) else { return };
+    /// Which of a client's subscriptions is paid next: they take turns, since one payment may leave no room for another.
+    fn next_debt(&self, key: SessionKey) -> Option<usize> {
+        let session = self.sessions.get(key as usize)?;
+        let (count, paid) = (session.subs.len(), usize::from(session.paid_sub));
+        (1..=count).map(|after| (paid + after) % count).find(|at| {
+            let Place { stream, member } = session.subs[*at].place;
+            let debt = &self.streams.get(stream).members[member as usize].debt;
+            debt.as_ref().is_some_and(|debt| debt.queued)
+        })
+    }
+
+    fn pay_one(&mut self, key: SessionKey) {
+        let Some(sub) = self.next_debt(key) else { return };
+        let session = &mut self.sessions[key as usize];
         let place = session.subs[sub].place;
-        let slot_end_ns = self.streams.slot_end_ns(stream_key);
-        let stream = self.streams.get_mut(stream_key);
+        let slot_end_ns = self.streams.slot_end_ns(place.stream);
+        let stream = self.streams.get_mut(place.stream);
         let Some(debt) = stream.members[place.member as usize].debt.as_deref_mut() else { return };
         debt.queued = false;
         if !session.outbox.is_idle() || session.ending.is_some() {
@@ -258,6 +265,7 @@ impl<I: Io> Shard<I> {
             // Nothing went out, so nothing was paid. The socket reports when it has room.
             Ok(Offered::Refused) => return,
             Ok(Offered::Taken | Offered::Kept) => {
+                session.paid_sub = sub as u16;
                 let frames = u64::from(!frame.is_empty());
                 self.stats.frames_written += frames;
                 self.stats.frames_private += frames;
@@ -277,10 +285,10 @@ impl<I: Io> Shard<I> {
             self.let_go(key, Reason::Done);
             return;
         }
-        // In a slot that the stream has not used yet, the catch-up was this client's frame.
+        // The catch-up was this client's frame of the slot, unless it has brought it level with those who had theirs.
         if has_images {
-            let served_until_ns = if stream.is_open() && !was_first { slot_end_ns } else { None };
-            paid.served_until_ns = served_until_ns.unwrap_or_default();
+            let served = whole && !was_first && (stream.is_open() || !level);
+            paid.served_until_ns = slot_end_ns.filter(|_| served).unwrap_or_default();
         }
         let level = level && paid.served_until_ns <= self.now.mono_ns;
         let member = &mut stream.members[place.member as usize];

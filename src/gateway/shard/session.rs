@@ -57,6 +57,8 @@ pub(super) struct Session<W> {
     pub(super) refusals: u32,
     pub(super) next_sub: u32,
     pub(super) pings_missed: u8,
+    /// Which of the subscriptions was paid last.
+    pub(super) paid_sub: u16,
     pub(super) peer: SocketAddr,
     pub(super) form: Packing,
 }
@@ -132,6 +134,7 @@ impl<I: Io> Shard<I> {
             refusals: 0,
             next_sub: 1,
             pings_missed: 0,
+            paid_sub: 0,
             peer: newcomer.peer,
             form: newcomer.form,
         });

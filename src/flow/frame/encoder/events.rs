@@ -191,8 +191,10 @@ impl Encoder {
         let since_image = |topic: Topic| debt.image_rev(topic, stream.wish.mode);
         for &topic in stream.events() {
             let known = log.topic(topic.channel, topic.symbol);
-            if known.gone_rev > since(topic) && known.gone_rev <= target {
-                due.push(known.gone(topic.channel, topic.symbol));
+            if known.gone_rev > since(topic) {
+                // What has gone beyond the target is told with it: by the next payment more would have.
+                let gone = known.gone(topic.channel, topic.symbol);
+                due.push(Event { rev: gone.rev.min(target), ..gone });
             }
         }
         let wanted = |event: &&Event| {

@@ -1,0 +1,206 @@
+//! What a client gets whose connection takes less than the market has to say: everything in its turn.
+//!
+//! The measure is the round: the frames up to one without `more`. A symbol that is left behind by others shows as a
+//! symbol that changed before a round began and is older after it.
+
+use std::collections::BTreeMap;
+
+use rust_decimal::Decimal;
+use serde_json::Value;
+use tickgate::base::limits::Limits;
+use tickgate_feeds::market::{Body, Channel, Level, Side, Symbol, Time, Trade, TradeKind, Update, quote};
+
+use crate::stage::{Peer, Stage};
+
+const SYMBOLS: usize = 500;
+/// Of them, those that change all the time.
+const BUSY: usize = 5;
+const TURN_MS: u64 = 10;
+/// What the connection takes in a turn, and what the kernel holds of it.
+const TAKEN_BYTES: usize = 200;
+const KERNEL_BYTES: usize = 1_000;
+
+/// Five symbols that change in each turn, and many that change now and then; each change has the next number.
+struct Market {
+    stage: Stage,
+    symbols: Vec<Symbol>,
+    /// For each symbol, when it had which number: in microseconds of the gateway's clock.
+    numbers: Vec<Vec<(u64, u64)>>,
+    /// How many of the quiet ones change in a turn.
+    quiet: usize,
+    next_quiet: usize,
+}
+
+impl Market {
+    fn new(quiet: usize) -> Self {
+        let limits = Limits { frame_bytes_max: 4_096, log_events_max: 2_000, ..Limits::default() };
+        let stage = Stage::new(limits);
+        let symbols: Vec<_> =
+            (0..SYMBOLS).map(|at| stage.list(&format!("S{at:03}"), Channel::Quote)).collect();
+        let mut market = Self { stage, symbols, numbers: vec![Vec::new(); SYMBOLS], quiet, next_quiet: 0 };
+        (0..SYMBOLS).for_each(|at| market.change(at));
+        market
+    }
+
+    /// A symbol's price and its book change.
+    fn change(&mut self, at: usize) {
+        let (symbol, time) = (self.symbols[at], self.stage.time());
+        let number = self.numbers[at].len() as u64 + 1;
+        self.numbers[at].push((time.us() as u64, number));
+        let last = Update::image(symbol, Channel::Quote, time, &[(quote::LAST, Some(number.into()))]);
+        let level = Level { price: Decimal::ONE, size: number.into(), side: Side::Buy, reset: false };
+        self.stage.push(&[last, Update::new(symbol, time, Body::Level(level))]);
+    }
+
+    fn turn(&mut self) {
+        (0..BUSY).for_each(|at| self.change(at));
+        for _ in 0..self.quiet {
+            self.change(BUSY + self.next_quiet);
+            self.next_quiet = (self.next_quiet + 1) % (SYMBOLS - BUSY);
+        }
+        self.stage.after_ms(TURN_MS);
+    }
+
+    /// The number that a symbol had at a time.
+    fn number_at(&self, name: &str, us: u64) -> u64 {
+        let numbers = &self.numbers[name[1..].parse::<usize>().expect("a symbol of ours")];
+        numbers[..numbers.partition_point(|(since, _)| *since <= us)].last().map_or(0, |(_, number)| *number)
+    }
+}
+
+/// The rounds of one stream, as a client sees them.
+#[derive(Default)]
+struct Rounds {
+    complete: usize,
+    frames: usize,
+    begun_us: Option<u64>,
+    held: BTreeMap<String, u64>,
+    rows: BTreeMap<String, usize>,
+    /// Rows of busy symbols in complete rounds.
+    busy_rows: usize,
+}
+
+impl Rounds {
+    /// Takes a batch. `slot_us`: what a frame shows may be as old as its slot.
+    fn take(&mut self, batch: &Value, market: &Market, slot_us: u64) {
+        self.frames += 1;
+        let begun_us = *self.begun_us.get_or_insert(batch["ts_us"].as_u64().expect("a time"));
+        for row in batch["rows"].as_array().expect("rows") {
+            let name = row["symbol"].as_str().expect("a symbol");
+            let number = match row["channel"].as_str() {
+                None => row["last"].as_u64(),
+                Some("book") => row["bids"][0][1].as_u64(),
+                Some(_) => continue,
+            };
+            *self.rows.entry(name.to_owned()).or_default() += 1;
+            self.held.insert(name.to_owned(), number.expect("a number"));
+        }
+        if batch["more"] == true {
+            return;
+        }
+        for (name, count) in std::mem::take(&mut self.rows) {
+            assert_eq!(count, 1, "{name} is given once in a round");
+            self.busy_rows += usize::from(market.number_at(&name, u64::MAX) > 50);
+        }
+        for (name, held) in &self.held {
+            let due = market.number_at(name, begun_us - slot_us);
+            assert!(*held >= due, "{name} had {due} when round {} began, and is {held}", self.complete);
+        }
+        self.complete += 1;
+        self.begun_us = None;
+    }
+}
+
+fn batches(peer: &mut Peer) -> impl Iterator<Item = Value> {
+    let messages = peer.read(TAKEN_BYTES).into_iter();
+    messages
+        .map(|(_, text)| serde_json::from_str(&text).expect("JSON"))
+        .filter(|message: &Value| message["type"] == "batch")
+}
+
+/// Whoever cannot take what the market says gets every symbol once in a round, as it is then, and no round begins before
+/// the one before it has ended.
+#[test]
+fn quiet_symbols_are_not_starved_by_busy_ones() {
+    for (query, slot_us) in
+        [("symbols=*&fields=last", TURN_MS * 1_000), ("symbols=*&fields=last&rate=10", 110_000)]
+    {
+        let mut market = Market::new(3);
+        let mut peer = market.stage.connect(query, KERNEL_BYTES);
+        let mut rounds = Rounds::default();
+        for _ in 0..4_000 {
+            market.turn();
+            for batch in batches(&mut peer) {
+                rounds.take(&batch, &market, slot_us);
+            }
+        }
+        assert_eq!(rounds.held.len(), SYMBOLS);
+        assert!(
+            rounds.complete > 8 && rounds.frames > 5 * rounds.complete,
+            "{query}: {} in {} frames",
+            rounds.complete,
+            rounds.frames
+        );
+        assert!(rounds.busy_rows >= BUSY * (rounds.complete - 1), "{query}: the busy ones are in each");
+    }
+}
+
+/// Events that come faster than the connection takes them are lost with a gap; books and bars do not wait for them.
+#[test]
+fn events_do_not_keep_back_what_is_no_event() {
+    let mut market = Market::new(3);
+    let mut peer = market.stage.connect("symbols=book:*,trade:*&mode=every", KERNEL_BYTES);
+    let mut rounds = Rounds::default();
+    let mut gaps = 0;
+    for number in 0..4_000 {
+        let (symbol, time) = (market.symbols[0], market.stage.time());
+        let updates: Vec<_> = (0..20).map(|at| trade(symbol, time, number * 20 + at + 1)).collect();
+        market.stage.push(&updates);
+        market.turn();
+        for batch in batches(&mut peer) {
+            gaps += batch["gaps"].as_array().map_or(0, Vec::len);
+            rounds.take(&batch, &market, TURN_MS * 1_000);
+        }
+    }
+    assert!(
+        rounds.complete > 3 && gaps > 3,
+        "{} rounds in {} frames, {gaps} gaps",
+        rounds.complete,
+        rounds.frames
+    );
+}
+
+fn trade(symbol: Symbol, time: Time, trade_id: u64) -> Update {
+    let trade = Trade {
+        price: Decimal::ONE,
+        size: Decimal::ONE,
+        trade_id,
+        ref_trade_id: 0,
+        source_seq: 0,
+        side: None,
+        kind: TradeKind::New,
+    };
+    Update::new(symbol, time, Body::Trade(trade))
+}
+
+/// Two subscriptions of one session, each more than the connection takes, share it.
+#[test]
+fn no_subscription_starves_another() {
+    let mut market = Market::new(3);
+    let mut peer = market.stage.connect("symbols=*&sub=first", KERNEL_BYTES);
+    for sub in ["second", "third"] {
+        peer.send(&format!(r#"{{"action":"subscribe","sub":"{sub}","topics":["*"],"fields":["last"]}}"#));
+    }
+    let mut bytes: BTreeMap<u64, usize> = BTreeMap::new();
+    for _ in 0..6_000 {
+        market.turn();
+        for batch in batches(&mut peer) {
+            *bytes.entry(batch["stream"].as_u64().expect("a stream")).or_default() += batch.to_string().len();
+        }
+    }
+    let (least, most) = (bytes.values().min(), bytes.values().max());
+    assert!(
+        bytes.len() == 3 && least.zip(most).is_some_and(|(least, most)| most < &(2 * least)),
+        "{bytes:?}"
+    );
+}

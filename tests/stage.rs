@@ -1,0 +1,107 @@
+//! One shard whose clock, market and clients are moved by hand.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tickgate::base::limits::Limits;
+use tickgate::flow::adapter::Sink;
+use tickgate::flow::conflation::cut::Node;
+use tickgate::flow::dispatch::wish::Packing;
+use tickgate::flow::frame::command;
+use tickgate::flow::socket::wire::Newcomer;
+use tickgate::gateway::ingest::Ingest;
+use tickgate::gateway::shard::{Identity, Shard};
+use tickgate_feeds::market::{Channel, FeedId, Symbol, Time, Update};
+use tickgate_feeds::symbols::Symbols;
+
+use crate::world::wire::{PING, PONG, Pipe, SharedPipe, SimIo, SimWire, TEXT, client_frame, next_frame};
+
+/// When a stage's time begins, in nanoseconds since the Unix epoch and on the monotonic clock.
+const BEGIN_NS: i64 = 1_700_000_000_000_000_000;
+const BEGIN_MONO_NS: u64 = 1_000_000_000;
+
+pub struct Stage {
+    pub symbols: Arc<Symbols>,
+    pub ingest: Arc<Ingest>,
+    pub shard: Shard<SimIo>,
+    limits: Limits,
+    io: SimIo,
+    mono_ns: u64,
+}
+
+impl Stage {
+    pub fn new(limits: Limits) -> Self {
+        let symbols = Arc::new(Symbols::new(1_000));
+        let ingest = Arc::new(Ingest::new(
+            Arc::clone(&symbols),
+            Node::new("stage", "stage"),
+            &limits,
+            vec![Box::new(|| ())],
+        ));
+        let identity = Identity { simulated: true, limits: limits.clone() };
+        let shard = Shard::new(0, Arc::new(identity), Arc::clone(&ingest));
+        Self { symbols, ingest, shard, limits, io: SimIo::default(), mono_ns: BEGIN_MONO_NS }
+    }
+
+    pub fn list(&self, name: &str, channel: Channel) -> Symbol {
+        self.symbols.list(FeedId(0), name, channel).expect("room")
+    }
+
+    pub fn time(&self) -> Time {
+        Time(BEGIN_NS + self.mono_ns as i64)
+    }
+
+    /// The source speaks.
+    pub fn push(&self, updates: &[Update]) {
+        let mut updates = updates.to_vec();
+        updates.iter_mut().for_each(|update| update.arrival_ns = self.mono_ns);
+        self.ingest.push(&updates);
+    }
+
+    /// Time passes, and the shard turns.
+    pub fn after_ms(&mut self, ms: u64) {
+        self.mono_ns += ms * 1_000_000;
+        self.io.set_time(self.mono_ns);
+        self.shard.turn(&mut self.io);
+    }
+
+    /// A client whose kernel holds so many bytes for it.
+    pub fn connect(&mut self, query: &str, room: usize) -> Peer {
+        let pipe = Rc::new(RefCell::new(Pipe::new(room)));
+        self.io.newcomers.push(Newcomer {
+            wire: SimWire(Rc::clone(&pipe)),
+            peer: ([127, 0, 0, 1], 1).into(),
+            head: Vec::new(),
+            asked: command::from_query(query, &self.limits),
+            form: Packing::default(),
+        });
+        Peer { pipe, pending: Vec::new() }
+    }
+}
+
+/// A client's end of its connection.
+pub struct Peer {
+    pipe: SharedPipe,
+    pending: Vec<u8>,
+}
+
+impl Peer {
+    pub fn send(&self, text: &str) {
+        self.pipe.borrow_mut().send(&client_frame(TEXT, text));
+    }
+
+    /// Reads at most so many bytes, and answers pings; the messages that are complete, each with its opcode.
+    pub fn read(&mut self, bytes: usize) -> Vec<(u8, String)> {
+        self.pending.extend(self.pipe.borrow_mut().take(bytes));
+        let mut messages = Vec::new();
+        while let Some((opcode, payload)) = next_frame(&mut self.pending) {
+            if opcode == PING {
+                self.pipe.borrow_mut().send(&client_frame(PONG, ""));
+            } else {
+                messages.push((opcode, String::from_utf8_lossy(&payload).into_owned()));
+            }
+        }
+        messages
+    }
+}
