@@ -276,8 +276,8 @@ impl Log {
             }
         }
         let topic = self.topic_mut(event.channel(), event.symbol);
-        // An image whose changes were not kept for a while knows better.
-        if event.rev > topic.gone_rev {
+        // An image whose changes were not kept for a while knows better. A gap may have the revision of the event after it.
+        if event.rev >= topic.gone_rev {
             (topic.gone_q, topic.gone_rev) = (event.q, event.rev);
         }
     }
@@ -423,5 +423,20 @@ mod tests {
             [Lost { channel: Channel::Trade, symbol: Symbol::at(0), q: 1, rev: 2 }]
         );
         assert_eq!(log.lost_since(2), []);
+    }
+
+    #[test]
+    fn a_gap_and_the_event_after_it_fall_out_one_by_one() {
+        let mut log = Log::new(3);
+        log.list();
+        let (from, reason) = (None, Reason::LogOverrun);
+        let gap = Event { what: What::Gap { channel: Channel::Trade, from, reason }, ..event(0, 4, 7) };
+        for event in [gap, event(0, 5, 7), event(0, 6, 8)] {
+            log.append(event);
+        }
+        for (rev, gone_q) in [(9, 4), (10, 5), (11, 6)] {
+            log.append(event(0, rev - 2, rev));
+            assert_eq!(log.topic(Channel::Trade, Symbol::at(0)).gone_q, gone_q);
+        }
     }
 }
