@@ -284,7 +284,7 @@ impl Client {
         {
             let mut command = stream.asked.clone();
             let wish = if random.u8(..8) == 0 { "another" } else { &stream.wish };
-            command["since"] = serde_json::json!({ "epoch": "world", "rev": stream.rev, "wish": wish });
+            command["since"] = serde_json::json!({ "epoch": "world", "rev": stream.rev, "wish": wish, "seen": stream.seen_rev() });
             command["id"] = stream.sub.as_str().into();
             client.kept.insert(stream.sub.clone(), stream.clone());
             client.subscribe(command);
@@ -768,6 +768,12 @@ impl Stream {
             let mut since = history.since(symbols.find(name).expect("listed"), rev);
             assert!(since.any(|image| !filter.takes(image)), "{name} was let through ever since {rev}");
         }
+    }
+
+    /// The newest revision of any row.
+    fn seen_rev(&self) -> u64 {
+        let images = self.rows.values().map(|held| held.rev);
+        images.chain(self.books.values().map(|(rev, _)| *rev)).max().unwrap_or_default()
     }
 
     /// Whether all these trades are such as the filter leaves out.

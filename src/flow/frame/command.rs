@@ -71,6 +71,8 @@ pub struct Since {
     pub rev: Rev,
     /// The subscription's name, as it was given with it; without one the client vouches that it is the same.
     pub wish: Option<String>,
+    /// The newest revision of any row, if that is above the last frame's.
+    pub seen: Option<Rev>,
 }
 
 impl Since {
@@ -78,7 +80,7 @@ impl Since {
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.splitn(3, ':');
         let (epoch, rev) = (parts.next()?.to_owned(), parts.next()?.parse().ok()?);
-        Some(Self { epoch, rev, wish: parts.next().map(str::to_owned) })
+        Some(Self { epoch, rev, wish: parts.next().map(str::to_owned), seen: None })
     }
 }
 
@@ -420,21 +422,24 @@ fn filter(text: &str) -> Result<Filter, Mistake> {
 fn since(value: Option<Value>) -> Result<Option<Since>, Mistake> {
     let expected =
         || mistake("since: expected {\"epoch\":..,\"rev\":..,\"wish\":..}, in a URL epoch:rev:wish");
-    let (epoch, rev, wish) = match value {
+    match value {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::String(text)) => return Since::parse(&text).map(Some).ok_or_else(expected),
         Some(Value::Object(mut since)) => {
             let rev = since.remove("rev").and_then(|rev| rev.as_u64());
+            let seen = match since.remove("seen") {
+                None | Some(Value::Null) => None,
+                Some(seen) => Some(seen.as_u64().ok_or_else(|| mistake("since.seen: expected a revision"))?),
+            };
             let (epoch, wish) = (string(&mut since, "epoch")?, string(&mut since, "wish")?);
             if let Some(key) = since.keys().next() {
-                return Err(unknown_key(key, &["epoch", "rev", "wish"]));
+                return Err(unknown_key(key, &["epoch", "rev", "wish", "seen"]));
             }
-            (epoch, rev, wish)
+            let (Some(epoch), Some(rev)) = (epoch, rev) else { return Err(expected()) };
+            Ok(Some(Since { epoch, rev, wish, seen }))
         }
-        Some(_) => return Err(expected()),
-    };
-    let (Some(epoch), Some(rev)) = (epoch, rev) else { return Err(expected()) };
-    Ok(Some(Since { epoch, rev, wish }))
+        Some(_) => Err(expected()),
+    }
 }
 
 fn sub_name(sub: Option<String>) -> Result<Option<String>, Mistake> {

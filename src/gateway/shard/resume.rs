@@ -31,7 +31,7 @@ impl<I: Io> Shard<I> {
         if *since.epoch != *replica.node.epoch || !same || wish.filter.is_some() || since.rev == 0 {
             return Ok(None);
         }
-        if since.rev > replica.rev {
+        if since.seen.unwrap_or_default().max(since.rev) > replica.rev {
             let mistake = Mistake::of(Reason::NodeBehind);
             return Err(Mistake { retry_after_ms: Some(NODE_BEHIND_MS), ..mistake });
         }
