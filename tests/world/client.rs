@@ -107,6 +107,8 @@ struct Stream {
     columns: Option<Rc<Columns>>,
     seq: Option<u64>,
     rev: u64,
+    /// The newest revision of any row.
+    seen_rev: u64,
     snapshot_done: bool,
     /// Image rows by symbol.
     rows: BTreeMap<String, Held>,
@@ -284,7 +286,7 @@ impl Client {
         {
             let mut command = stream.asked.clone();
             let wish = if random.u8(..8) == 0 { "another" } else { &stream.wish };
-            command["since"] = serde_json::json!({ "epoch": "world", "rev": stream.rev, "wish": wish, "seen": stream.seen_rev() });
+            command["since"] = serde_json::json!({ "epoch": "world", "rev": stream.rev, "wish": wish, "seen": stream.seen_rev });
             command["id"] = stream.sub.as_str().into();
             client.kept.insert(stream.sub.clone(), stream.clone());
             client.subscribe(command);
@@ -627,6 +629,7 @@ impl Stream {
             return self.take_out(&name, history, symbols, seen);
         }
         let (rev, q) = (number("rev").expect("a rev"), number("q").expect("a q"));
+        self.seen_rev = self.seen_rev.max(rev);
         match text("channel").as_deref() {
             Some("trade") => {
                 seen.events += 1;
@@ -768,12 +771,6 @@ impl Stream {
             let mut since = history.since(symbols.find(name).expect("listed"), rev);
             assert!(since.any(|image| !filter.takes(image)), "{name} was let through ever since {rev}");
         }
-    }
-
-    /// The newest revision of any row.
-    fn seen_rev(&self) -> u64 {
-        let images = self.rows.values().map(|held| held.rev);
-        images.chain(self.books.values().map(|(rev, _)| *rev)).max().unwrap_or_default()
     }
 
     /// Whether all these trades are such as the filter leaves out.
