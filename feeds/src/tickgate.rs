@@ -321,8 +321,8 @@ impl Peer {
         if self.place.as_ref().is_none_or(|place| place.more || place.newest > rev) {
             return Heard::Nothing;
         }
-        self.told.rev = rev;
-        row::number_gaps(&mut self.told.items, rev);
+        let held = std::mem::replace(&mut self.told.rev, rev);
+        row::number_gaps(&mut self.told.items, held, rev);
         Heard::Whole
     }
 

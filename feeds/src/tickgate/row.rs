@@ -120,15 +120,16 @@ pub(super) fn read(told: &mut Told, batch: &Value<'_, '_>) -> Result<u64, Decode
     Ok(newest)
 }
 
-/// Gives each loss a revision of its own: as late as what comes after it allows, since it is not told when it happened,
-/// and whoever holds an earlier revision than that must still be told of it. Up to `rev` all is told.
-pub(super) fn number_gaps(items: &mut [Item], rev: u64) {
+/// Gives each loss a revision between `held`, which was whole before, and `rev`, up to which all is told now: as late as
+/// what comes after it allows, since it is not told when it happened, and whoever holds an earlier revision than that must
+/// still be told of it. Where there is no room it has that of what comes after it.
+pub(super) fn number_gaps(items: &mut [Item], held: u64, rev: u64) {
     let mut next = rev + 1;
     for item in items.iter_mut().rev() {
         match item {
             Item::Row(row) if row.is_event() => next = row.rev,
             Item::Gap(gap) if gap.rev == 0 => {
-                next = next.saturating_sub(1);
+                next = next.saturating_sub(1).max(held + 1);
                 gap.rev = next;
             }
             Item::Row(_) | Item::Gap(_) => {}

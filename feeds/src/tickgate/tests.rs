@@ -156,6 +156,11 @@ fn losses_lie_before_what_follows_them_and_each_has_a_revision() {
     let rows = format!(r#""rows":[{}],"gaps":[{}]"#, vcb(21, "\"last\":\"1\""), gap(12));
     assert_eq!(hear(&mut peer, &batch(2, Some(2), 25, &rows)), Heard::Whole);
     assert_eq!(revs_of_gaps(&mut peer), [(7, 18), (8, 19), (12, 20)]);
+    // Who holds 25 already must be told of them too.
+    peer.told().items.clear();
+    let rows = format!(r#""rows":[{}],"gaps":[{},{}]"#, trade(27, 15), gap(13), gap(14));
+    assert_eq!(hear(&mut peer, &batch(3, Some(2), 28, &rows)), Heard::Whole);
+    assert_eq!(revs_of_gaps(&mut peer), [(13, 26), (14, 26)]);
 }
 
 #[test]
