@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use rust_decimal::Decimal;
 use serde_json::Value;
 use tickgate::base::limits::Limits;
-use tickgate_feeds::market::{Body, Channel, Level, Side, Symbol, Time, Trade, TradeKind, Update, quote};
+use tickgate_feeds::market::{Body, Channel, Level, Side, Symbol, Update, quote};
 
-use crate::stage::{Peer, Stage};
+use crate::stage::{Peer, Stage, trade};
 
 const SYMBOLS: usize = 500;
 /// Of them, those that change all the time.
@@ -168,19 +168,6 @@ fn events_do_not_keep_back_what_is_no_event() {
         rounds.complete,
         rounds.frames
     );
-}
-
-fn trade(symbol: Symbol, time: Time, trade_id: u64) -> Update {
-    let trade = Trade {
-        price: Decimal::ONE,
-        size: Decimal::ONE,
-        trade_id,
-        ref_trade_id: 0,
-        source_seq: 0,
-        side: None,
-        kind: TradeKind::New,
-    };
-    Update::new(symbol, time, Body::Trade(trade))
 }
 
 /// Two subscriptions of one session, each more than the connection takes, share it.

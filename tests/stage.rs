@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use rust_decimal::Decimal;
+use serde_json::Value;
 use tickgate::base::limits::Limits;
 use tickgate::flow::adapter::Sink;
 use tickgate::flow::conflation::cut::Node;
@@ -12,7 +14,7 @@ use tickgate::flow::frame::command;
 use tickgate::flow::socket::wire::Newcomer;
 use tickgate::gateway::ingest::Ingest;
 use tickgate::gateway::shard::{Identity, Shard};
-use tickgate_feeds::market::{Channel, FeedId, Symbol, Time, Update};
+use tickgate_feeds::market::{Body, Channel, FeedId, Symbol, Time, Trade, TradeKind, Update};
 use tickgate_feeds::symbols::Symbols;
 
 use crate::world::wire::{PING, PONG, Pipe, SharedPipe, SimIo, SimWire, TEXT, client_frame, next_frame};
@@ -80,6 +82,20 @@ impl Stage {
     }
 }
 
+/// A trade of one at one.
+pub fn trade(symbol: Symbol, time: Time, trade_id: u64) -> Update {
+    let trade = Trade {
+        price: Decimal::ONE,
+        size: Decimal::ONE,
+        trade_id,
+        ref_trade_id: 0,
+        source_seq: 0,
+        side: None,
+        kind: TradeKind::New,
+    };
+    Update::new(symbol, time, Body::Trade(trade))
+}
+
 /// A client's end of its connection.
 pub struct Peer {
     pipe: SharedPipe,
@@ -104,4 +120,20 @@ impl Peer {
         }
         messages
     }
+}
+
+/// Who follows a wildcard misses nothing of a symbol that is listed and trades between two turns.
+#[test]
+fn a_new_listing_is_told_from_its_first_trade() {
+    let mut stage = Stage::new(Limits::default());
+    let mut peer = stage.connect("symbols=trade:*&mode=every", 10_000);
+    stage.after_ms(1);
+    let symbol = stage.list("NEW", Channel::Quote);
+    stage.push(&[trade(symbol, stage.time(), 1), trade(symbol, stage.time(), 2)]);
+    stage.after_ms(1);
+    let told = peer.read(usize::MAX);
+    let (_, batch) = told.last().expect("a batch");
+    let batch: Value = serde_json::from_str(batch).expect("JSON");
+    let numbers: Vec<_> = batch["rows"].as_array().expect("rows").iter().map(|row| &row["q"]).collect();
+    assert_eq!(numbers, [1, 2], "{batch}");
 }

@@ -369,9 +369,10 @@ impl<I: Io> Shard<I> {
             return;
         }
         loop {
+            let known = self.encoder.replica.len();
             let cut = self.pull_once();
             if self.streams.is_news(cut.directory) {
-                self.follow(cut.rev);
+                self.follow(known, cut.rev);
             }
             // What a new topic needs must be here before its stream's next frame.
             if !self.streams.has_changed_wants() {
@@ -450,15 +451,16 @@ impl<I: Io> Shard<I> {
         cut
     }
 
-    /// Lets groups and wildcards mean what they mean since `rev`, as far as their clients have room for more topics.
-    fn follow(&mut self, rev: Rev) {
+    /// Lets groups and wildcards mean what they mean since `rev`, as far as their clients have room for more topics. Symbols
+    /// from `known` on were not known before.
+    fn follow(&mut self, known: usize, rev: Rev) {
         let topics_max = self.identity.limits.topics_per_session_max;
-        let (sessions, listed) = (&self.sessions, self.encoder.replica.len());
+        let (sessions, news) = (&self.sessions, known..self.encoder.replica.len());
         let room = |key: SessionKey, sizes: &[usize]| {
             let subs = sessions.get(key as usize).map_or(&[][..], |session| &session.subs);
             topics_max.saturating_sub(subs.iter().map(|sub| sizes[sub.place.stream as usize]).sum())
         };
-        self.streams.follow(self.ingest.symbols(), listed, rev, room);
+        self.streams.follow(self.ingest.symbols(), news, rev, room);
     }
 
     fn knows_all_symbols(&self) -> bool {

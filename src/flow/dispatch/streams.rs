@@ -7,6 +7,7 @@
 //! `TOPIC_BYTES` per topic of a selection.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use slab::Slab;
@@ -433,12 +434,13 @@ impl Streams {
         self.groups.iter().filter(|group| !group.streams.is_empty()).map(|group| group.next_ns).min()
     }
 
-    /// Follows groups and wildcards after the directory changed; the new topics belong to the streams from `rev` on.
+    /// Follows groups and wildcards after the directory changed; the new topics belong to the streams from `rev` on, but the
+    /// events of symbols that are `listed` just now from the first one on.
     /// `room` says how many more topics a session may have when streams have grown to these sizes.
     pub fn follow(
         &mut self,
         symbols: &Symbols,
-        listed: usize,
+        listed: Range<usize>,
         rev: Rev,
         room: impl Fn(SessionKey, &[usize]) -> usize,
     ) {
@@ -447,7 +449,7 @@ impl Streams {
             sizes[key] = stream.selection.topics.len();
         }
         for (key, stream) in &mut self.streams {
-            let mut news = stream.news(symbols, listed);
+            let mut news = stream.news(symbols, listed.end);
             if news.is_empty() {
                 continue;
             }
@@ -460,7 +462,9 @@ impl Streams {
                 continue;
             }
             for &topic in &news {
-                stream.joined.push((topic, rev));
+                if !(listed.contains(&topic.symbol.index()) && topic.is_logged()) {
+                    stream.joined.push((topic, rev));
+                }
                 register(&mut self.interest, topic.symbol, key as StreamKey);
                 want(&mut self.wants, &mut self.wants_changed, topic, &stream.wish, true);
             }

@@ -423,8 +423,8 @@ fn since(value: Option<Value>) -> Result<Option<Since>, Mistake> {
     let expected =
         || mistake("since: expected {\"epoch\":..,\"rev\":..,\"wish\":..}, in a URL epoch:rev:wish");
     match value {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::String(text)) => return Since::parse(&text).map(Some).ok_or_else(expected),
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Since::parse(&text).map(Some).ok_or_else(expected),
         Some(Value::Object(mut since)) => {
             let rev = since.remove("rev").and_then(|rev| rev.as_u64());
             let seen = match since.remove("seen") {
