@@ -45,6 +45,7 @@ TESTS = [
     Test("silence", "tests/clients/silence_test.py", "--binary {program}", None),
     Test("restart", "tests/clients/restart_test.py", "--binary {program}", None),
     Test("resume", "tests/clients/resume_test.py", "--binary {program}", None),
+    Test("session", "tests/clients/session_test.py", "--binary {program} --node {target}/node", None),
     Test("edge", "tests/clients/edge_test.py", "--binary {program}", None),
     Test("stalled", "tests/clients/stalled_test.py", "--binary {program}", None),
     Test("memory", "tests/clients/memory_test.py", "--binary {program}", None),

@@ -130,6 +130,11 @@ class Page:
             raise RuntimeError(answer["exceptionDetails"]["exception"].get("description", expression))
         return answer["result"].get("value")
 
+    def visit(self, url: str) -> None:
+        """Goes to a page and waits until it is loaded, which `until` would not see of one that does not change."""
+        self.call("Page.navigate", url=url)
+        self.evaluate("document.readyState === 'complete' || new Promise((done) => addEventListener('load', () => done(true)))")
+
     def until(self, condition: str, seconds: float):
         """The first true value of the condition within that time, or None."""
         return self.evaluate(f"until(() => {condition}, {int(seconds * 1000)})", seconds + 20)

@@ -8,14 +8,13 @@ Between browser and gateway stands a line that can be cut.
 import asyncio
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from board_test import Page, console_errors
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "clients"))
 
-from harness import Gateway, Report, arguments, run  # noqa: E402
+from harness import Gateway, Line, Report, arguments, run  # noqa: E402
 
 FEED = "synthetic:vn30?rate=500"
 # Each message changes the title, which `until` observes.
@@ -28,48 +27,6 @@ source.onmessage = (event) => {
 };
 """
 QUERY = "symbols=@VN30,trade:VCB&mode=every&rate=5"
-
-
-class Line:
-    """A port that leads to the gateway's until it is cut."""
-
-    def __init__(self, port: int):
-        self.to, self.heads, self.writers = port, [], set()
-
-    async def open(self) -> "Line":
-        self.server = await asyncio.start_server(self.join, "127.0.0.1", 0)
-        self.port = self.server.sockets[0].getsockname()[1]
-        return self
-
-    async def join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.to)
-        except OSError:
-            return writer.close()
-        self.writers |= {writer, far_writer}
-        await asyncio.gather(self.carry(reader, far_writer, self.heads.append), self.carry(far_reader, writer, lambda _: None))
-        self.writers -= {writer, far_writer}
-
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, note: Callable) -> None:
-        try:
-            while data := await reader.read(1 << 16):
-                note(data)
-                writer.write(data)
-                await writer.drain()
-        except ConnectionError:
-            pass
-        writer.close()
-
-    def cut(self) -> None:
-        """Breaks every connection, in both directions at once."""
-        for writer in self.writers:
-            writer.transport.abort()
-
-    def last_id(self) -> str | None:
-        """What the last request for a stream said that it holds."""
-        asked = [head for head in self.heads if head.startswith(b"GET /stream")]
-        found = re.search(rb"(?i)^last-event-id: (\S+)\r$", asked[-1], re.MULTILINE)
-        return found and found[1].decode()
 
 
 async def until(page: Page, condition: str, seconds: float = 20) -> object:
@@ -86,10 +43,16 @@ def numbers(batches: list[dict]) -> list[int]:
     return [row["q"] for batch in batches for row in batch["rows"] if row.get("channel") == "trade"]
 
 
+def last_id(line: Line) -> str | None:
+    """What the last request for a stream said that it holds."""
+    asked = [head for head in line.heads if head.startswith(b"GET /stream")]
+    found = re.search(rb"(?i)^last-event-id: (\S+)\r$", asked[-1], re.MULTILINE)
+    return found and found[1].decode()
+
+
 async def session(report: Report, page: Page, line: Line) -> str:
     """Subscribe, rows, a cut, and on from there. Returns the epoch."""
-    await asyncio.to_thread(page.call, "Page.navigate", url=f"http://127.0.0.1:{line.port}/")
-    await until(page, "document.readyState === 'complete'")
+    await asyncio.to_thread(page.visit, f"http://127.0.0.1:{line.port}/")
     await asyncio.to_thread(page.evaluate, f"(() => {{ {LISTEN.replace('URL', repr(f'/stream?{QUERY}'))} return true; }})()")
     report.check("rows come", await until(page, "heard.filter((message) => message.type === 'batch').length >= 5"))
     line.cut()
@@ -101,7 +64,7 @@ async def session(report: Report, page: Page, line: Line) -> str:
     before = [message for message in messages[:again] if message["type"] == "batch"]
     after = [message for message in messages[again:] if message["type"] == "batch"]
     cursor = f"{welcome['epoch']}:{before[-1]['rev']}:{subscribed['wish']}"
-    report.equal("with the cursor of the last batch", (line.last_id(), before[-1]["id"]), (cursor, cursor))
+    report.equal("with the cursor of the last batch", (last_id(line), before[-1]["id"]), (cursor, cursor))
     report.check("recovered says that it goes on", subscribed["recovered"] in ("exact", "conflated"), subscribed)
     report.check("no second picture", after[0]["prev"] == subscribed["seq"] and not any("snapshot" in batch for batch in after), after[0])
     trades = numbers(before) + numbers(after)
@@ -130,8 +93,7 @@ async def restart(report: Report, page: Page, line: Line, epoch: str, binary: st
 async def stranger(report: Report, page: Page, line: Line, gateway: Gateway) -> None:
     """A page of another origin may listen too; a browser that asks for what is not there gives up."""
     # The board's own policy would not let it: a document without one.
-    await asyncio.to_thread(page.call, "Page.navigate", url=f"http://127.0.0.1:{line.port}/v1/groups")
-    await until(page, "document.readyState === 'complete'")
+    await asyncio.to_thread(page.visit, f"http://127.0.0.1:{line.port}/v1/groups")
     url = f"http://127.0.0.1:{gateway.port}/stream?"
     await asyncio.to_thread(page.evaluate, f"(() => {{ {LISTEN.replace('URL', repr(url + QUERY))} return true; }})()")
     report.check("a page of another origin may listen", await until(page, "heard.some((message) => message.type === 'batch')"))

@@ -1,4 +1,4 @@
-"""Starts real gateways for the black-box tests, asks their operators' pages, and counts what passed.
+"""Starts real gateways for the black-box tests, and lines to them, asks their operators' pages, and counts what passed.
 
 Linux only: memory is read from /proc.
 """
@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -168,3 +169,43 @@ class Gateway:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+
+class Line:
+    """A port that leads to the gateway's until it is cut.
+
+    `heads` is what was asked, piece by piece, and `told` what each connection was answered.
+    """
+
+    def __init__(self, port: int):
+        self.to, self.heads, self.told, self.writers = port, [], [], set()
+
+    async def open(self) -> "Line":
+        self.server = await asyncio.start_server(self.join, "127.0.0.1", 0)
+        self.port = self.server.sockets[0].getsockname()[1]
+        return self
+
+    async def join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.to)
+        except OSError:
+            return writer.close()
+        self.writers |= {writer, far_writer}
+        self.told.append(told := bytearray())
+        await asyncio.gather(self.carry(reader, far_writer, self.heads.append), self.carry(far_reader, writer, told.extend))
+        self.writers -= {writer, far_writer}
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, note: Callable) -> None:
+        try:
+            while data := await reader.read(1 << 16):
+                note(data)
+                writer.write(data)
+                await writer.drain()
+        except ConnectionError:
+            pass
+        writer.close()
+
+    def cut(self) -> None:
+        """Breaks every connection, in both directions at once."""
+        for writer in self.writers:
+            writer.transport.abort()
