@@ -76,7 +76,7 @@ impl Stage {
             peer: ([127, 0, 0, 1], 1).into(),
             head: Vec::new(),
             asked: command::from_query(query, &self.limits),
-            form: Packing::default(),
+            packing: Packing::default(),
         });
         Peer { pipe, pending: Vec::new() }
     }

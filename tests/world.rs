@@ -6,6 +6,7 @@ mod client;
 mod edge;
 mod filter;
 mod history;
+mod packed;
 pub mod wire;
 
 use std::hash::{DefaultHasher, Hasher};
@@ -394,7 +395,8 @@ fn every_client_holds_what_it_was_promised() {
                 && seen.books > 100
                 && seen.bars > 100
                 && seen.arrays > 10_000
-                && seen.compressed > 10_000,
+                && seen.compressed > 10_000
+                && seen.binary > 10_000,
             "{seen:?}"
         );
     }

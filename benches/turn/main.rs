@@ -2,7 +2,7 @@
 //!
 //! Under callgrind the counts repeat to the digit. `turn broadcast 1000 200` serves 1,000 clients of one stream 200 ticks;
 //! `turn market 500 100` serves 500 clients of 30 random symbols each, 100 slots of a tenth of a second. A fourth argument
-//! is put behind each client's query, a fifth is the window that frames are compressed for, in bits:
+//! is put behind each client's query, a fifth is `msgpack`, or the window that frames are compressed for, in bits:
 //! `turn market 500 100 columns=true 15`.
 
 use std::hint::black_box;
@@ -76,11 +76,11 @@ struct Bench {
     io: Nowhere,
     random: fastrand::Rng,
     symbols: u32,
-    form: Packing,
+    packing: Packing,
 }
 
 impl Bench {
-    fn new(symbols: u32, form: Packing) -> Self {
+    fn new(symbols: u32, packing: Packing) -> Self {
         let table = Arc::new(Symbols::new(symbols as usize));
         for at in 0..symbols {
             table.list(FeedId(0), &format!("L{at:04}"), Channel::Quote).expect("there is room");
@@ -96,7 +96,7 @@ impl Bench {
         let identity = Arc::new(Identity { simulated: true, limits });
         let shard = Shard::new(0, identity, Arc::clone(&ingest));
         let io = Nowhere { newcomers: Vec::new(), mono_ns: 1_000_000_000 };
-        Self { ingest, shard, io, random: fastrand::Rng::with_seed(7), symbols, form }
+        Self { ingest, shard, io, random: fastrand::Rng::with_seed(7), symbols, packing }
     }
 
     fn connect(&mut self, query: &str) {
@@ -105,7 +105,7 @@ impl Bench {
             peer: ([127, 0, 0, 1], 1).into(),
             head: Vec::new(),
             asked: command::from_query(query, &Limits::default()),
-            form: self.form,
+            packing: self.packing,
         });
     }
 
@@ -150,15 +150,16 @@ fn main() {
     let number = |at: usize, default: u64| arguments.get(at).and_then(|n| n.parse().ok()).unwrap_or(default);
     let (clients, rounds) = (number(1, 100), number(2, 20));
     let option = arguments.get(3).map(|option| format!("&{option}")).unwrap_or_default();
-    let form = Packing { window_bits: arguments.get(4).and_then(|bits| bits.parse().ok()) };
+    let travels = arguments.get(4).map_or("", String::as_str);
+    let packing = Packing { window_bits: travels.parse().ok(), is_binary: travels == "msgpack" };
     match arguments.first().map_or("broadcast", String::as_str) {
-        "market" => market(clients, rounds, &option, form),
-        _ => broadcast(clients, rounds, &option, form),
+        "market" => market(clients, rounds, &option, packing),
+        _ => broadcast(clients, rounds, &option, packing),
     }
 }
 
-fn broadcast(clients: u64, ticks: u64, option: &str, form: Packing) {
-    let mut bench = Bench::new(1, form);
+fn broadcast(clients: u64, ticks: u64, option: &str, packing: Packing) {
+    let mut bench = Bench::new(1, packing);
     for _ in 0..clients {
         bench.connect(&format!("symbols=*{option}"));
     }
@@ -173,8 +174,8 @@ fn broadcast(clients: u64, ticks: u64, option: &str, form: Packing) {
     report(&mut bench, &before);
 }
 
-fn market(clients: u64, slots: u64, option: &str, form: Packing) {
-    let mut bench = Bench::new(1_000, form);
+fn market(clients: u64, slots: u64, option: &str, packing: Packing) {
+    let mut bench = Bench::new(1_000, packing);
     for symbol in 0..1_000 {
         bench.tick(symbol);
     }

@@ -5,6 +5,7 @@
 pub mod text;
 pub mod websocket;
 pub mod deflate;
+pub mod msgpack;
 pub mod row;
 pub mod digest;
 pub mod batch;

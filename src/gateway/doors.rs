@@ -33,8 +33,8 @@ use crate::flow::frame::command::{self, Mistake, Subscribe};
 use crate::flow::frame::deflate;
 use crate::flow::socket::wire::{Mailbox, Newcomer, Permit, Tcp};
 
-/// The subprotocol spoken, also when a client asks for none.
-const SUBPROTOCOL: &str = "tickgate.v1.json";
+/// The subprotocols spoken; the first also when a client asks for none.
+const SUBPROTOCOLS: [&str; 2] = ["tickgate.v1.json", "tickgate.v1.msgpack"];
 const NO_SUCH_PAGE: &str = "no such page; the doors are /ws, /stream, /v1/snapshot, /v1/symbols, /v1/groups, \
      /v1/history/{topic}, /";
 /// Connections beyond the limit that are still told so; further ones are dropped unheard.
@@ -141,7 +141,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, permit: Option<Permit>,
                 false => (wire, &doors.stats.upgraded),
             };
             count.fetch_add(1, Ordering::Relaxed);
-            shard.mailbox.leave(Newcomer { wire, peer, head: parts.read_buf.to_vec(), asked, form: packing });
+            shard.mailbox.leave(Newcomer { wire, peer, head: parts.read_buf.to_vec(), asked, packing });
         }
         Err(error) => tracing::debug!(%peer, %error, "socket lost on its way to a shard"),
     }
@@ -272,10 +272,13 @@ impl Service {
                 .count_bad(text(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key: expected 16 bytes in base64"));
         };
         let offers = headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
-        let speaks = has(header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL);
-        if offers && !speaks {
-            let expected = "Sec-WebSocket-Protocol: expected tickgate.v1.json among those offered";
-            return self.count_bad(text(StatusCode::BAD_REQUEST, expected));
+        // The first in the client's order that is known.
+        let spoken = said(header::SEC_WEBSOCKET_PROTOCOL)
+            .flat_map(|value| value.split(','))
+            .find_map(|offer| SUBPROTOCOLS.into_iter().find(|name| offer.trim().eq_ignore_ascii_case(name)));
+        if offers && spoken.is_none() {
+            let expected = format!("Sec-WebSocket-Protocol: expected one of {}", SUBPROTOCOLS.join(", "));
+            return self.count_bad(text(StatusCode::BAD_REQUEST, &expected));
         }
         let mut reply = Reply::default();
         *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -286,12 +289,15 @@ impl Service {
         if let Ok(accept) = accept {
             headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
         }
-        if speaks {
-            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+        if let Some(name) = spoken {
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
         }
         let agreed = said(header::SEC_WEBSOCKET_EXTENSIONS).find_map(deflate::agree);
         let extension = agreed.and_then(|(bits, answer)| Some((bits, HeaderValue::try_from(answer).ok()?)));
-        let packing = Packing { window_bits: extension.as_ref().map(|(bits, _)| *bits) };
+        let packing = Packing {
+            window_bits: extension.as_ref().map(|(bits, _)| *bits),
+            is_binary: spoken == Some(SUBPROTOCOLS[1]),
+        };
         if let Some((_, answer)) = extension {
             headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, answer);
         }

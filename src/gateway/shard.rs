@@ -329,7 +329,7 @@ impl<I: Io> Shard<I> {
         for key in keys {
             // Spread by a prime, so that ten thousand clients do not come back at once.
             let reconnect_in_ms = RECONNECT_MS_MIN + u64::from(key) * 7_919 % RECONNECT_MS_SPREAD;
-            self.answer(key, Answer::Drain { reconnect_in_ms, to: None }.frame());
+            self.answer(key, &Answer::Drain { reconnect_in_ms, to: None }.text());
             self.end(key, Reason::Restart);
         }
     }
@@ -406,7 +406,7 @@ impl<I: Io> Shard<I> {
         if node.link != before.link {
             let keys: Vec<SessionKey> = self.sessions.iter().map(|(key, _)| key as SessionKey).collect();
             for key in keys {
-                self.answer(key, self.link());
+                self.answer(key, &self.link());
             }
         }
     }
@@ -415,7 +415,7 @@ impl<I: Io> Shard<I> {
     fn link(&self) -> Vec<u8> {
         let state = self.encoder.replica.node.link;
         let reason = (state != State::Live).then_some(Reason::UpstreamSilent.label());
-        Answer::Link { state: state.name(), reason }.frame()
+        Answer::Link { state: state.name(), reason }.text()
     }
 
     fn pull_once(&mut self) -> Arc<Cut> {

@@ -18,8 +18,10 @@ use tickgate_feeds::symbols::Symbols;
 use super::ask;
 use super::filter::{Reference, expected};
 use super::history::{Fields, History};
+use super::packed::{inflate, unpack};
 use super::wire::{
-    CLOSE, COMPRESSED_TEXT, PING, PONG, Pipe, SharedPipe, SimWire, TEXT, client_frame, next_frame,
+    BINARY, CLOSE, COMPRESSED_BINARY, COMPRESSED_TEXT, PING, PONG, Pipe, SharedPipe, SimWire, TEXT,
+    client_frame, next_frame,
 };
 
 /// Keys of a row that are no fields.
@@ -40,6 +42,7 @@ pub struct Seen {
     pub bars: u64,
     pub arrays: u64,
     pub compressed: u64,
+    pub binary: u64,
     pub updates: u64,
     pub resumes: u64,
     pub resets: u64,
@@ -74,6 +77,7 @@ impl Seen {
         self.bars += other.bars;
         self.arrays += other.arrays;
         self.compressed += other.compressed;
+        self.binary += other.binary;
         self.updates += other.updates;
         self.resumes += other.resumes;
         self.resets += other.resets;
@@ -137,7 +141,7 @@ struct Held {
 pub struct Client {
     pipe: SharedPipe,
     query: String,
-    form: Packing,
+    packing: Packing,
     stalled: bool,
     /// It reads at once, always.
     steady: bool,
@@ -209,7 +213,10 @@ impl Client {
         Self {
             pipe,
             query,
-            form: Packing { window_bits: [None, Some(12), Some(15)][random.usize(..3)] },
+            packing: Packing {
+                window_bits: [None, Some(12), Some(15)][random.usize(..3)],
+                is_binary: random.u8(..4) == 0,
+            },
             stalled: false,
             steady,
             wanted: random.usize(1..4),
@@ -229,7 +236,7 @@ impl Client {
             peer: ([127, 0, 0, 1], 1).into(),
             head: Vec::new(),
             asked: command::from_query(&self.query, &Limits::default()),
-            form: self.form,
+            packing: self.packing,
         }
     }
 
@@ -304,7 +311,13 @@ impl Client {
     }
 
     fn send(&mut self, text: &str) {
-        self.pipe.borrow_mut().send(&client_frame(TEXT, text));
+        let frame = if self.packing.is_binary {
+            let value: Value = serde_json::from_str(text).expect("JSON");
+            client_frame(BINARY, &rmp_serde::to_vec(&value).expect("MessagePack"))
+        } else {
+            client_frame(TEXT, text)
+        };
+        self.pipe.borrow_mut().send(&frame);
     }
 
     /// Takes what has come, unless it is stalled.
@@ -317,11 +330,20 @@ impl Client {
         self.pending.extend_from_slice(bytes);
         while let Some((opcode, payload)) = next_frame(&mut self.pending) {
             match opcode {
-                TEXT => self.hear(&payload, history, symbols),
-                COMPRESSED_TEXT => {
-                    assert!(self.form.window_bits.is_some(), "compressed where that was agreed on");
-                    self.seen.compressed += 1;
-                    self.hear(&inflate(&payload), history, symbols);
+                TEXT | BINARY | COMPRESSED_TEXT | COMPRESSED_BINARY => {
+                    let mut text = payload;
+                    if matches!(opcode, COMPRESSED_TEXT | COMPRESSED_BINARY) {
+                        assert!(self.packing.window_bits.is_some(), "compressed where that was agreed on");
+                        self.seen.compressed += 1;
+                        text = inflate(&text);
+                    }
+                    let is_binary = matches!(opcode, BINARY | COMPRESSED_BINARY);
+                    assert_eq!(is_binary, self.packing.is_binary, "as it was agreed on");
+                    if is_binary {
+                        self.seen.binary += 1;
+                        text = unpack(&text).into_bytes();
+                    }
+                    self.hear(&text, history, symbols);
                 }
                 PING => self.pipe.borrow_mut().send(&client_frame(PONG, "")),
                 // Who did not read for long answered no pings.
@@ -831,16 +853,6 @@ fn columns(list: &Value) -> Option<Vec<String>> {
     let names = list.as_array()?.iter().map(|name| name.as_str().expect("a name").to_owned());
     let quoted = |(at, name)| if at == 0 { format!("\"{name}\"") } else { name };
     Some(names.enumerate().map(quoted).collect())
-}
-
-/// A compressed message by itself, without the end that is not sent.
-fn inflate(payload: &[u8]) -> Vec<u8> {
-    let whole = [payload, &[0, 0, 0xff, 0xff]].concat();
-    let mut text = Vec::with_capacity(1 << 20);
-    let inflated =
-        flate2::Decompress::new(false).decompress_vec(&whole, &mut text, flate2::FlushDecompress::Sync);
-    assert!(inflated.is_ok() && !text.is_empty() && text.len() < text.capacity(), "{inflated:?}");
-    text
 }
 
 /// CRC-32C, bit by bit.

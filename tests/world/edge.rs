@@ -91,7 +91,7 @@ impl Edge {
             peer: ([127, 0, 0, 1], 2).into(),
             head: Vec::new(),
             asked: Ok(None),
-            form: Packing::default(),
+            packing: Packing::default(),
         });
     }
 

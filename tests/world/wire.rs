@@ -51,21 +51,24 @@ impl Pipe {
 /// Opcodes of frames.
 pub const TEXT: u8 = 1;
 pub const COMPRESSED_TEXT: u8 = 0x41;
+pub const BINARY: u8 = 2;
+pub const COMPRESSED_BINARY: u8 = 0x42;
 pub const CLOSE: u8 = 8;
 pub const PING: u8 = 9;
 pub const PONG: u8 = 10;
 
 /// A frame as a client sends it.
-pub fn client_frame(opcode: u8, text: &str) -> Vec<u8> {
+pub fn client_frame(opcode: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
+    let payload = payload.as_ref();
     let mask = [1, 2, 3, 4];
     let mut frame = vec![0x80 | opcode, 0x80 | 126];
-    if opcode == TEXT {
-        frame.extend_from_slice(&(text.len() as u16).to_be_bytes());
+    if opcode <= BINARY {
+        frame.extend_from_slice(&(payload.len() as u16).to_be_bytes());
     } else {
-        frame[1] = 0x80 | text.len() as u8; // control frames have the short form alone
+        frame[1] = 0x80 | payload.len() as u8; // control frames have the short form alone
     }
     frame.extend_from_slice(&mask);
-    frame.extend(text.bytes().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     frame
 }
 

@@ -156,6 +156,8 @@ pub struct Options {
 pub struct Packing {
     /// The window that frames may be compressed for, in bits; `None`: they are not compressed.
     pub window_bits: Option<u8>,
+    /// MessagePack instead of JSON.
+    pub is_binary: bool,
 }
 
 /// How rows are written.
@@ -191,7 +193,7 @@ pub struct Wish {
     /// Only rows that it lets through.
     pub filter: Option<Filter>,
     /// How frames travel.
-    pub form: Packing,
+    pub packing: Packing,
 }
 
 impl Default for Wish {
@@ -207,7 +209,7 @@ impl Default for Wish {
             digest: 0,
             window: false,
             filter: None,
-            form: Packing::default(),
+            packing: Packing::default(),
         }
     }
 }
@@ -273,7 +275,8 @@ impl Wish {
 
     /// The same on every node for the same subscription, whatever its topics mean there: a cursor belongs to it.
     pub fn name(&self) -> String {
-        let Self { topics, mode, rate, fields, delta, depth, style, digest, window, filter, form: _ } = self;
+        let Self { topics, mode, rate, fields, delta, depth, style, digest, window, filter, packing: _ } =
+            self;
         let Style { strings, columns } = style;
         let topics: Vec<String> = topics.iter().map(TopicName::to_string).collect();
         let text = format!(

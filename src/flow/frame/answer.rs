@@ -7,11 +7,13 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::msgpack;
 use super::text::Text;
-use super::websocket::{Opcode, frame};
+use super::websocket::{self, Opcode};
 use crate::base::limits::{ECHO_CHARS_MAX, Limits};
 use crate::base::reason::Reason;
 use crate::flow::conflation::Rev;
+use crate::flow::dispatch::wish::Packing;
 
 /// A message of the gateway, as `docs/protocol.md` defines it.
 #[derive(Debug, Serialize)]
@@ -182,10 +184,10 @@ fn is_zero(number: &usize) -> bool {
 }
 
 impl Answer<'_> {
-    /// The WebSocket frame.
-    pub fn frame(&self) -> Vec<u8> {
+    /// The message as JSON.
+    pub fn text(&self) -> Vec<u8> {
         // Strings, numbers and maps with string keys cannot fail to serialise.
-        frame(Opcode::Text, &serde_json::to_vec(self).unwrap_or_default())
+        serde_json::to_vec(self).unwrap_or_default()
     }
 }
 
@@ -199,7 +201,7 @@ pub fn echo(text: &str) -> String {
 }
 
 /// A heartbeat with (stream, seq, rev) of the streams that were quiet since the last one.
-pub fn heartbeat(ts_us: i64, quiet: &[(u32, u64, Rev)]) -> Vec<u8> {
+pub fn heartbeat(ts_us: i64, quiet: &[(u32, u64, Rev)]) -> Text {
     let mut text = Text::default();
     text.put(b"{\"type\":\"heartbeat\",\"ts_us\":");
     text.put_i64(ts_us);
@@ -214,7 +216,17 @@ pub fn heartbeat(ts_us: i64, quiet: &[(u32, u64, Rev)]) -> Vec<u8> {
         text.put(b"}");
     }
     text.put(b"}}");
-    frame(Opcode::Text, text.as_bytes())
+    text
+}
+
+/// The WebSocket frame of a message.
+pub fn frame(text: &[u8], packing: Packing) -> Vec<u8> {
+    if !packing.is_binary {
+        return websocket::frame(Opcode::Text, text);
+    }
+    let mut packed = Vec::with_capacity(text.len());
+    msgpack::pack(text, &mut packed);
+    websocket::frame(Opcode::Binary, &packed)
 }
 
 #[cfg(test)]
@@ -230,9 +242,9 @@ mod tests {
 
     #[test]
     fn a_heartbeat_lists_the_quiet_streams() {
-        let frame = heartbeat(5, &[(3, 42, 90), (7, 1, 0)]);
-        let text =
+        let text = heartbeat(5, &[(3, 42, 90), (7, 1, 0)]);
+        let expected =
             br#"{"type":"heartbeat","ts_us":5,"streams":{"3":{"seq":42,"rev":90},"7":{"seq":1,"rev":0}}}"#;
-        assert_eq!(&frame[2..], text);
+        assert_eq!(text.as_bytes(), expected);
     }
 }

@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use super::deflate::Deflate;
+use super::msgpack;
 use super::text::Text;
 use super::websocket::{COMPRESSED, HEADER_BYTES_MAX, Opcode, header};
 use crate::base::limits::{Limits, ROW_BYTES_MAX};
@@ -49,6 +50,7 @@ pub struct Batch {
     compress_bytes_min: usize,
     head: Text,
     deflate: Deflate,
+    packed: Vec<u8>,
     /// Losses that the open frame announces, each with a comma after it.
     pub gaps: Text,
     /// Topics that came to the stream with the open frame, each with a comma after it.
@@ -70,6 +72,7 @@ impl Batch {
             compress_bytes_min: limits.compress_bytes_min,
             head: Text::default(),
             deflate: Deflate::default(),
+            packed: Vec::new(),
             gaps: Text::default(),
             added: Text::default(),
             rejected: Text::default(),
@@ -119,7 +122,7 @@ impl Batch {
     }
 
     /// Finishes the open frame; begins the next if `more` says that there is one.
-    pub fn finish(&mut self, head: Head, form: Packing) {
+    pub fn finish(&mut self, head: Head, packing: Packing) {
         if self.bytes.len() > self.rows_at {
             self.bytes.truncate(self.bytes.len() - 1); // the comma after the last row
         }
@@ -150,23 +153,36 @@ impl Batch {
         }
         self.bytes.put(b"}");
         let text_at = self.put_head(head);
-        self.seal(text_at, form);
+        self.seal(text_at, packing);
         if head.more {
             self.open();
         }
     }
 
-    /// Puts the WebSocket header before the payload, which is compressed where that was agreed on and is worth it.
-    fn seal(&mut self, text_at: usize, form: Packing) {
+    /// Puts the WebSocket header before the payload, which is MessagePack or compressed where that was agreed on, the
+    /// latter only if it is worth it.
+    fn seal(&mut self, text_at: usize, packing: Packing) {
+        let opcode = if packing.is_binary { self.pack(text_at) } else { Opcode::Text };
         let is_long = self.bytes.len() - text_at >= self.compress_bytes_min;
-        let is_compressed = is_long && form.window_bits.is_some_and(|bits| self.compress(text_at, bits));
-        let (mut header, header_len) = header(Opcode::Text, self.bytes.len() - text_at);
+        let is_compressed = is_long && packing.window_bits.is_some_and(|bits| self.compress(text_at, bits));
+        let (mut header, header_len) = header(opcode, self.bytes.len() - text_at);
         if is_compressed {
             header[0] |= COMPRESSED;
         }
         let frame_at = text_at - header_len;
         self.bytes.as_mut_bytes()[frame_at..text_at].copy_from_slice(&header[..header_len]);
         self.frames.push(frame_at..self.bytes.len());
+    }
+
+    /// Turns all from `text_at` on into MessagePack, which is never longer.
+    #[cold]
+    fn pack(&mut self, text_at: usize) -> Opcode {
+        self.packed.clear();
+        msgpack::pack(&self.bytes.as_bytes()[text_at..], &mut self.packed);
+        let end = text_at + self.packed.len();
+        self.bytes.as_mut_bytes()[text_at..end].copy_from_slice(&self.packed);
+        self.bytes.truncate(end);
+        Opcode::Binary
     }
 
     /// Compresses all from `text_at` on, if that makes it shorter.
@@ -261,18 +277,18 @@ mod tests {
     #[test]
     fn a_frame_is_compressed_where_it_was_agreed_on_and_gets_shorter() {
         let (mut batch, mut inflate) = (Batch::new(&Limits::default()), Inflate::default());
-        let compressed = Packing { window_bits: Some(15) };
+        let compressed = Packing { window_bits: Some(15), is_binary: false };
         let rows = |count: usize| b"{\"symbol\":\"VCB\",\"rev\":9},".repeat(count);
         let noise: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(1_000).collect();
         batch.open();
-        for (rows, form) in [
+        for (rows, packing) in [
             (rows(30), Packing::default()),
             (rows(30), compressed),
             (rows(2), compressed),
             (noise, compressed),
         ] {
             batch.rows().put_slice(&rows);
-            batch.finish(HEAD, form);
+            batch.finish(HEAD, packing);
         }
         let (raw, packed) = (&batch.frame(0)[4..], &batch.frame(1)[4..]);
         assert_eq!(inflate.message(packed, 10_000), Ok(raw));

@@ -128,7 +128,7 @@ impl Encoder {
             self.finish(
                 batch,
                 Head { stream: number, seq, prev, rev, ts_us, snapshot: false, more: !done, digest },
-                stream.wish.form,
+                stream.wish.packing,
             );
             position.seq = Some(seq);
             if done {
@@ -202,7 +202,7 @@ impl Encoder {
             more: !done,
             digest: if whole { self.digest(stream, stream.seq) } else { None },
         };
-        self.finish(batch, head, stream.wish.form);
+        self.finish(batch, head, stream.wish.packing);
         (debt.seq, debt.under_way) = (Some(stream.seq), !done);
         if done {
             (debt.held, debt.cursor, debt.news) = (debt.target, 0, None);
@@ -425,9 +425,9 @@ impl Encoder {
         }
     }
 
-    fn finish(&mut self, batch: &mut Batch, head: Head, form: Packing) {
+    fn finish(&mut self, batch: &mut Batch, head: Head, packing: Packing) {
         self.stats.frames += 1;
-        batch.finish(head, form);
+        batch.finish(head, packing);
     }
 
     /// The digest that a frame of this number has: of everything, as it stands here.

@@ -6,6 +6,8 @@
 pub enum Opcode {
     /// UTF-8 text.
     Text = 1,
+    /// Anything.
+    Binary = 2,
     /// End of the conversation.
     Close = 8,
     /// Asks for a pong.

@@ -225,8 +225,10 @@ mod tests {
             br#"{"type":"subscribed","sub":"1","rev":7,"wish":"5b1e","filter":"\"wish\":\"no\""}"#;
         let error = |retry_after_ms| {
             let (code, message, rejected) = ("node_behind", "\"retry_after_ms\":9", Vec::new());
-            Answer::Error { id: None, code, message, retry_after_ms, rejected }.frame()
+            let error = Answer::Error { id: None, code, message, retry_after_ms, rejected };
+            websocket::frame(Opcode::Text, &error.text())
         };
+        let drain = Answer::Drain { reconnect_in_ms: 8300, to: None };
         let frames = [
             ("retry: 2000\n", websocket::frame(Opcode::Text, br#"{"type":"welcome","epoch":"9f2c"}"#)),
             ("", websocket::frame(Opcode::Text, subscribed)),
@@ -235,7 +237,7 @@ mod tests {
             ("id: 9f2c:90300:5b1e\n", batch(90_300, 3_000, false)),
             ("", error(None)),
             ("retry: 500\n", error(Some(500))),
-            ("retry: 8300\n", Answer::Drain { reconnect_in_ms: 8300, to: None }.frame()),
+            ("retry: 8300\n", websocket::frame(Opcode::Text, &drain.text())),
         ];
         let events = frames.iter().map(|(fields, frame)| format!("{fields}data: {}\n\n", text(frame)));
         let close = "data: {\"type\":\"close\",\"code\":4001,\"reason\":\"slow:too slow\"}\n\n";

@@ -44,7 +44,7 @@ pub struct Newcomer<W> {
     /// What its URL asks for.
     pub asked: Result<Option<Subscribe>, Mistake>,
     /// How messages travel.
-    pub form: Packing,
+    pub packing: Packing,
 }
 
 /// A socket that can be read or written again.

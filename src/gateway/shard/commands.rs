@@ -43,7 +43,7 @@ impl<I: Io> Shard<I> {
                 Ok(Command::List) => self.list(key, id),
                 Ok(Command::Ping) => {
                     let pong = Answer::Pong { id, ts_us: self.now.wall.us() };
-                    self.answer(key, pong.frame());
+                    self.answer(key, &pong.text());
                 }
                 Err(mistake) => self.refuse(key, id, &mistake, Vec::new()),
             }
@@ -56,7 +56,7 @@ impl<I: Io> Shard<I> {
             Ok(name) => name,
             Err(code) => return self.refuse(key, id, &Mistake::of(code), Vec::new()),
         };
-        let wish = Wish { form: self.sessions[key as usize].form, ..Wish::default() };
+        let wish = Wish { packing: self.sessions[key as usize].packing, ..Wish::default() };
         let (wish, capped) = wish.with(&asked.options, self.identity.limits.rate_max);
         let found = self.resolve(&asked.topics, &wish, self.room(key));
         if found.names.is_empty() {
@@ -80,11 +80,11 @@ impl<I: Io> Shard<I> {
             None => self.streams.get_mut(place.stream).members[place.member as usize].debt = None,
         }
         let subscription = self.subscription(id, &name, place, capped, found.rejected, recovered);
-        let frame = Answer::Subscribed(subscription).frame();
+        let frame = Answer::Subscribed(subscription).text();
         let subs = &mut self.sessions[key as usize].subs;
         subs.reserve_exact(1); // nearly everybody has one
         subs.push(Sub { name: name.into(), place, capped });
-        self.answer(key, frame);
+        self.answer(key, &frame);
     }
 
     /// Moves a subscription to another stream. What the client holds it keeps: only what is new comes whole.
@@ -123,7 +123,7 @@ impl<I: Io> Shard<I> {
         let sub = &mut self.sessions[key as usize].subs[at];
         (sub.place, sub.capped) = (place, capped);
         let subscription = self.subscription(id, &asked.sub, place, capped, found.rejected, None);
-        self.answer(key, Answer::Updated(Subscription { removed, ..subscription }).frame());
+        self.answer(key, &Answer::Updated(Subscription { removed, ..subscription }).text());
     }
 
     /// How many more topics the session may have.
@@ -294,7 +294,7 @@ impl<I: Io> Shard<I> {
         };
         let stream = self.streams.get(self.sessions[key as usize].subs[at].place.stream).number;
         self.leave(key, at);
-        self.answer(key, Answer::Unsubscribed { id, sub: name, stream }.frame());
+        self.answer(key, &Answer::Unsubscribed { id, sub: name, stream }.text());
     }
 
     fn list(&mut self, key: SessionKey, id: Option<&RawValue>) {
@@ -313,15 +313,15 @@ impl<I: Io> Shard<I> {
                 gaps: stream.gaps,
             }
         });
-        let frame = Answer::List { id, subs: listed.collect() }.frame();
-        self.answer(key, frame);
+        let frame = Answer::List { id, subs: listed.collect() }.text();
+        self.answer(key, &frame);
     }
 
     fn refuse(&mut self, key: SessionKey, id: Option<&RawValue>, mistake: &Mistake, rejected: Vec<Rejected>) {
         let (code, message) = (mistake.code.label(), mistake.message.as_str());
         let retry_after_ms = mistake.retry_after_ms;
         let answer = Answer::Error { id, code, message, retry_after_ms, rejected: told(rejected) };
-        self.answer(key, answer.frame());
+        self.answer(key, &answer.text());
         if mistake.code == Reason::RateLimited {
             return; // it was counted when it was read
         }

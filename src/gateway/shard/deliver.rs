@@ -281,7 +281,7 @@ impl<I: Io> Shard<I> {
         if stream.wish.mode == Mode::Snapshot && whole {
             let (name, number) = (session.subs[sub].name.clone(), stream.number);
             self.leave(key, sub);
-            self.answer(key, Answer::Unsubscribed { id: None, sub: &name, stream: number }.frame());
+            self.answer(key, &Answer::Unsubscribed { id: None, sub: &name, stream: number }.text());
             self.let_go(key, Reason::Done);
             return;
         }

@@ -95,7 +95,7 @@ impl<I: Io> Shard<I> {
             self.beat(key);
         }
         if ping {
-            self.answer(key, websocket::frame(Opcode::Ping, b""));
+            self.say(key, websocket::frame(Opcode::Ping, b""));
         }
     }
 
@@ -112,7 +112,7 @@ impl<I: Io> Shard<I> {
                 Some(debt) => quiet.extend(debt.seq.map(|seq| (stream.number, seq, debt.held))),
             }
         }
-        self.answer(key, answer::heartbeat(self.now.wall.us(), &quiet));
+        self.answer(key, answer::heartbeat(self.now.wall.us(), &quiet).as_bytes());
     }
 
     fn end_goodbyes(&mut self) {

@@ -13,8 +13,9 @@ use crate::base::limits::{Limits, REQUESTS_WAITING_MAX};
 use crate::base::reason::Reason;
 use crate::flow::dispatch::streams::{Place, SessionKey};
 use crate::flow::dispatch::wish::Packing;
-use crate::flow::frame::answer::Answer;
+use crate::flow::frame::answer::{self, Answer, echo};
 use crate::flow::frame::command::{Command, Mistake, Request};
+use crate::flow::frame::msgpack;
 use crate::flow::frame::websocket::{self, Opcode};
 use crate::flow::outbox::Outbox;
 use crate::flow::socket::inbound::{Inbound, Incoming, Means};
@@ -60,7 +61,7 @@ pub(super) struct Session<W> {
     /// Which of the subscriptions was paid last.
     pub(super) paid_sub: u16,
     pub(super) peer: SocketAddr,
-    pub(super) form: Packing,
+    pub(super) packing: Packing,
 }
 
 /// A rate with a burst, in one number: the generic cell rate algorithm (ITU-T I.371).
@@ -136,7 +137,7 @@ impl<I: Io> Shard<I> {
             pings_missed: 0,
             paid_sub: 0,
             peer: newcomer.peer,
-            form: newcomer.form,
+            packing: newcomer.packing,
         });
         let limits = &self.identity.limits;
         let name = format!("{}-{}", self.index, self.sessions_ever);
@@ -150,10 +151,10 @@ impl<I: Io> Shard<I> {
             path: &node.path,
             limits: limits.into(),
         };
-        let welcome = welcome.frame();
-        self.answer(key, welcome);
+        let welcome = welcome.text();
+        self.answer(key, &welcome);
         if self.encoder.replica.node.link != State::Live {
-            self.answer(key, self.link());
+            self.answer(key, &self.link());
         }
         match newcomer.asked {
             Ok(None) => {}
@@ -217,7 +218,7 @@ impl<I: Io> Shard<I> {
         let (now_ns, requests, stats) = (self.now.mono_ns, &mut self.requests, &mut self.stats);
         let (mut end, mut pings) = (None, Vec::new());
         let mut inbound = std::mem::take(&mut session.inbound);
-        let inflate = session.form.window_bits.map(|_| &mut self.inflate);
+        let inflate = session.packing.window_bits.map(|_| &mut self.inflate);
         let means = Means { message_bytes_max: limits.message_bytes_max, inflate };
         let heard = inbound.feed(bytes, means, &mut |incoming| {
             stats.messages_read += 1;
@@ -229,28 +230,28 @@ impl<I: Io> Shard<I> {
                 stats.refusals[Reason::RateLimited as usize] += 1;
                 if session.refuse(now_ns) > limits.refusals_max {
                     end = Some(Reason::Flood);
-                } else if let Incoming::Text(text) = incoming {
+                } else if let Some(request) = request(&incoming, session.packing, limits) {
                     // Counted here, answered in its turn: so the client knows which of its commands it was.
                     let command = Err(Mistake::rate_limited(wait_ns.div_ceil(1_000_000)));
-                    requests.push((key, Request { command, ..Request::parse(text, limits) }));
+                    requests.push((key, Request { command, ..request }));
                 }
                 return end.is_none();
             }
-            match incoming {
-                Incoming::Text(text) => {
-                    let request = Request::parse(text, limits);
-                    let is_next = requests.iter().all(|(asker, _)| *asker != key);
-                    match request.command {
-                        // It needs nothing that frames on their way out have taken, so it does not wait for their end.
-                        Ok(Command::Ping) if is_next => pings.push(request.id),
-                        _ => requests.push((key, request)),
-                    }
+            if let Some(request) = request(&incoming, session.packing, limits) {
+                let is_next = requests.iter().all(|(asker, _)| *asker != key);
+                match request.command {
+                    // It needs nothing that frames on their way out have taken, so it does not wait for their end.
+                    Ok(Command::Ping) if is_next => pings.push(request.id),
+                    _ => requests.push((key, request)),
                 }
+                return true;
+            }
+            match incoming {
                 Incoming::Binary(_) => end = Some(Reason::UnexpectedBinary),
                 Incoming::Ping(payload) => {
                     session.outbox.pong(websocket::frame(Opcode::Pong, payload), now_ns);
                 }
-                Incoming::Pong | Incoming::Part | Incoming::Close(_) => {}
+                Incoming::Pong | Incoming::Part | Incoming::Text(_) | Incoming::Close(_) => {}
             }
             end.is_none()
         });
@@ -263,12 +264,19 @@ impl<I: Io> Shard<I> {
         }
         for id in pings {
             let pong = Answer::Pong { id: id.as_deref(), ts_us: self.now.wall.us() };
-            self.answer(key, pong.frame());
+            self.answer(key, &pong.text());
         }
     }
 
+    /// Says a message to one client.
+    pub(super) fn answer(&mut self, key: SessionKey, text: &[u8]) {
+        let Some(session) = self.sessions.get(key as usize) else { return };
+        let frame = answer::frame(text, session.packing);
+        self.say(key, frame);
+    }
+
     /// Queues a frame for one client and writes what it can.
-    pub(super) fn answer(&mut self, key: SessionKey, frame: Vec<u8>) {
+    pub(super) fn say(&mut self, key: SessionKey, frame: Vec<u8>) {
         let Some(session) = self.sessions.get_mut(key as usize) else { return };
         if session.ending.is_some() {
             return;
@@ -366,6 +374,24 @@ impl<I: Io> Shard<I> {
             // What the peer did not take in time must not linger in the kernel.
             session.wire.reset();
         }
+    }
+}
+
+/// The command that a message is, if it can be one. Text is JSON, whatever was agreed on.
+fn request(incoming: &Incoming<'_>, packing: Packing, limits: &Limits) -> Option<Request> {
+    match incoming {
+        Incoming::Text(text) => Some(Request::parse(text, limits)),
+        Incoming::Binary(bytes) if packing.is_binary => Some(match msgpack::unpack(bytes) {
+            Ok(text) => Request::parse(&text, limits),
+            Err(why) => Request {
+                id: None,
+                command: Err(Mistake::new(
+                    Reason::BadRequest,
+                    format!("expected a command in MessagePack: {}", echo(&why)),
+                )),
+            },
+        }),
+        _ => None,
     }
 }
 
