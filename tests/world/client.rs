@@ -313,7 +313,7 @@ impl Client {
     fn send(&mut self, text: &str) {
         let frame = if self.packing.is_binary {
             let value: Value = serde_json::from_str(text).expect("JSON");
-            client_frame(BINARY, &rmp_serde::to_vec(&value).expect("MessagePack"))
+            client_frame(BINARY, rmp_serde::to_vec(&value).expect("MessagePack"))
         } else {
             client_frame(TEXT, text)
         };
