@@ -1,4 +1,4 @@
-"""Runs every test that needs a real gateway, each against one of its own: python3 blackbox.py --target target
+"""Runs every test in Python, those that need a real gateway against one of their own: python3 blackbox.py --target target
 
 Owns the list of such tests (TESTS: one line each) and the life of their gateways: free ports, a log, and an end in good
 order, which is a check too. A test is a program of its own that prints `ok ..` and `FAILED ..` lines and, as its last
@@ -32,6 +32,7 @@ class Test(NamedTuple):
 
 
 TESTS = [
+    Test("vectors", "tests/clients/vectors_test.py", "", None),
     Test("board", "tests/board/board_test.py",
          "--url {url} --admin {admin} --pid {pid} --screenshot {target}/board.png"),
     Test("browser", "tests/board/stream_test.py", "--binary {program}", None),

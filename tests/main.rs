@@ -9,4 +9,5 @@ mod world;
 mod stage;
 mod fairness;
 mod rhythm;
+mod vectors;
 mod tidy;

@@ -70,13 +70,18 @@ impl Stage {
 
     /// A client whose kernel holds so many bytes for it.
     pub fn connect(&mut self, query: &str, room: usize) -> Peer {
+        self.connect_as(query, room, Packing::default())
+    }
+
+    /// The same, with what the handshake settled.
+    pub fn connect_as(&mut self, query: &str, room: usize, packing: Packing) -> Peer {
         let pipe = Rc::new(RefCell::new(Pipe::new(room)));
         self.io.newcomers.push(Newcomer {
             wire: SimWire(Rc::clone(&pipe)),
             peer: ([127, 0, 0, 1], 1).into(),
             head: Vec::new(),
             asked: command::from_query(query, &self.limits),
-            packing: Packing::default(),
+            packing,
         });
         Peer { pipe, pending: Vec::new() }
     }
@@ -109,16 +114,28 @@ impl Peer {
 
     /// Reads at most so many bytes, and answers pings; the messages that are complete, each with its opcode.
     pub fn read(&mut self, bytes: usize) -> Vec<(u8, String)> {
-        self.pending.extend(self.pipe.borrow_mut().take(bytes));
+        let frames = self.frames(bytes).into_iter();
+        frames.map(|(opcode, payload)| (opcode, String::from_utf8_lossy(&payload).into_owned())).collect()
+    }
+
+    /// The same, with their payloads as they are.
+    pub fn frames(&mut self, bytes: usize) -> Vec<(u8, Vec<u8>)> {
+        let taken = self.bytes(bytes);
+        self.pending.extend(taken);
         let mut messages = Vec::new();
         while let Some((opcode, payload)) = next_frame(&mut self.pending) {
             if opcode == PING {
                 self.pipe.borrow_mut().send(&client_frame(PONG, ""));
             } else {
-                messages.push((opcode, String::from_utf8_lossy(&payload).into_owned()));
+                messages.push((opcode, payload));
             }
         }
         messages
+    }
+
+    /// At most so many bytes, as they came.
+    pub fn bytes(&self, bytes: usize) -> Vec<u8> {
+        self.pipe.borrow_mut().take(bytes)
     }
 }
 
