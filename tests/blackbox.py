@@ -33,6 +33,7 @@ class Test(NamedTuple):
 
 TESTS = [
     Test("vectors", "tests/clients/vectors_test.py", "", None),
+    Test("asyncapi", "tests/clients/asyncapi_test.py", "", None),
     Test("board", "tests/board/board_test.py",
          "--url {url} --admin {admin} --pid {pid} --screenshot {target}/board.png"),
     Test("browser", "tests/board/stream_test.py", "--binary {program}", None),

@@ -104,10 +104,13 @@ class Subscription:
         return True, events
 
     def digest(self) -> str:
-        """Of the images and books that are held; the vectors with one select all fields."""
-        texts = [digest.book(topic, row) if topic.startswith("book:")
-                 else digest.image(topic, row, QUOTE if "bid" in row else INDEX)
-                 for topic, row in self.rows.items() if ":" not in topic or topic.startswith("book:")]
+        """Of the images and books that are held. (An index among them is one without `bid`: so the vectors choose.)"""
+        texts = []
+        for topic, row in self.rows.items():
+            if topic.startswith("book:"):
+                texts.append(digest.book(topic, row))
+            elif ":" not in topic:
+                texts.append(digest.image(topic, row, [name for name in (QUOTE if "bid" in row else INDEX) if name in row]))
         return str(digest.digest(texts))
 
 

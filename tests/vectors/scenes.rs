@@ -18,6 +18,7 @@ pub fn all() -> Vec<(&'static str, Script)> {
         ("begin", begin()),
         ("conflate", conflate()),
         ("update", update()),
+        ("options", options()),
         ("refusals", refusals()),
         ("twice", twice()),
         ("groups", groups()),
@@ -137,12 +138,50 @@ fn update() -> Script {
     script
 }
 
+fn options() -> Script {
+    let mut script = Script::new(
+        "Options in the URL, changed one after the other; and a cursor in the URL.",
+        Limits::default(),
+    );
+    let vcb = script.list("VCB");
+    script.quote(vcb, &[(quote::LAST, "61400"), (quote::BID, "61300.50")]);
+    let topics = "topics=VCB,book:VCB&sub=a&fields=last,bid";
+    let way = "delta=0&depth=1&decimals=string&columns=1&window=false";
+    script.connect(&format!("{topics}&{way}&snapshot=false"));
+    script.turn(1);
+    script.level(vcb, Side::Buy, "61300.50", "900");
+    script.quote(vcb, &[(quote::LAST, "61500")]);
+    script.turn(10);
+    script.send(&json!({"action": "update", "sub": "a", "columns": false, "digest": 1}));
+    script.quote(vcb, &[(quote::LAST, "61600")]);
+    script.turn(10);
+    script.send(
+        &json!({"action": "update", "sub": "a", "decimals": "number", "mode": "trade_safe", "digest": 0,
+        "window": true, "delta": true}),
+    );
+    script.trade(vcb, "61600", "300", Some(Side::Buy));
+    script.quote(vcb, &[(quote::LAST, "61700")]);
+    script.turn(10);
+    script.send(&json!({"action": "subscribe", "sub": "b", "topics": ["VCB"], "fields": ["last", "bid"],
+        "digest": 1, "window": false, "delta": true, "columns": null}));
+    script.quote(vcb, &[(quote::BID, "")]);
+    script.turn(10);
+    let since = script.since("a");
+    let (epoch, rev, wish) = (since["epoch"].as_str(), &since["rev"], since["wish"].as_str());
+    let cursor = format!("{}:{rev}:{}", epoch.expect("a name"), wish.expect("a name"));
+    script.connect(&format!("{topics}&depth=1&mode=trade_safe&window=1&since={cursor}"));
+    script.turn(1);
+    script.quote(vcb, &[(quote::BID, "61400")]);
+    script.turn(10);
+    script
+}
+
 fn refusals() -> Script {
     let limits = Limits {
         topics_per_session_max: 2,
         streams_per_session_max: 2,
         commands_per_second: 1,
-        commands_burst: 17,
+        commands_burst: 18,
         ..Limits::default()
     };
     let mut script = Script::new("What is refused, and how it is said. The session lives on.", limits);
@@ -162,8 +201,9 @@ fn refusals() -> Script {
     script.send(&json!({"action": "unsubscribe", "id": 7, "sub": "nobody"}));
     // Some are taken: the others are named, the first hundred of them.
     let many: Vec<_> = (0..101).map(|at| format!("X{at}")).chain(["VCB".to_owned()]).collect();
-    script.send(&json!({"action": "subscribe", "id": 8, "sub": "a", "topics": many, "fields": ["last"]}));
+    script.send(&json!({"action": "subscribe", "id": 8, "sub": "a", "topics": &many, "fields": ["last"]}));
     script.turn(10);
+    script.send(&json!({"action": "update", "sub": "a", "add": many}));
     script.send(&json!({"action": "subscribe", "id": 9, "sub": "a", "topics": ["FPT"]}));
     script.send(&json!({"action": "subscribe", "id": 10, "sub": "b", "topics": ["*"], "fields": ["bid"]}));
     script.send(
