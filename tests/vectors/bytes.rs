@@ -25,6 +25,8 @@ pub fn text() -> String {
         close(Reason::Slow),
         close(Reason::Restart),
         compressed(),
+        packed(false),
+        packed(true),
     ];
     let lines = |values: &[Value]| values.iter().map(Value::to_string).collect::<Vec<_>>().join(",\n");
     let about = "WebSocket frames of the gateway, in hexadecimal, and an event stream. Of long payloads only the head is \
@@ -73,32 +75,46 @@ fn stage() -> Stage {
     let stage = Stage::new(Limits::default());
     for name in ["ACB", "FPT", "VCB"] {
         let symbol = stage.list(name, Channel::Quote);
-        let price = Some(exact("61400"));
-        stage.push(&[Update::image(symbol, Channel::Quote, stage.time(), &[(quote::LAST, price)])]);
+        let fields = [(quote::LAST, Some(exact("61400"))), (quote::CHANGE, Some(exact("-0.50")))];
+        stage.push(&[Update::image(symbol, Channel::Quote, stage.time(), &fields)]);
     }
     stage
 }
 
-/// A first picture for a client that agreed on compression, and its text.
+/// The frame of a first picture, for a client that agreed on this.
+fn picture(packing: Packing, query: &str) -> Vec<u8> {
+    let mut stage = stage();
+    let peer = stage.connect_as(query, 1 << 20, packing);
+    (0..3).for_each(|_| stage.after_ms(10));
+    let (mut bytes, mut last) = (peer.bytes(usize::MAX), Vec::new());
+    while !bytes.is_empty() {
+        last.clone_from(&bytes);
+        next_frame(&mut bytes).expect("whole frames");
+    }
+    last
+}
+
+/// The same in JSON.
+fn picture_text(query: &str) -> String {
+    let (_, text) = next_frame(&mut picture(Packing::default(), query)).expect("a frame");
+    String::from_utf8(text).expect("text")
+}
+
 fn compressed() -> Value {
-    let picture = |form: Packing| {
-        let mut stage = stage();
-        let peer = stage.connect_as("symbols=*&fields=last,bid,ask", 1 << 20, form);
-        (0..3).for_each(|_| stage.after_ms(10));
-        let (mut bytes, mut last) = (peer.bytes(usize::MAX), Vec::new());
-        while !bytes.is_empty() {
-            last.clone_from(&bytes);
-            next_frame(&mut bytes).expect("whole frames");
-        }
-        last
-    };
-    let mut frame = picture(Packing { window_bits: Some(15), ..Packing::default() });
-    let (hex, mut plain) = (hex(&frame), picture(Packing::default()));
-    let (opcode, _) = next_frame(&mut frame).expect("a frame");
-    assert_eq!(opcode, COMPRESSED_TEXT);
-    let (_, text) = next_frame(&mut plain).expect("a frame");
-    let text = String::from_utf8(text).expect("text");
-    json!({ "about": "a compressed message", "hex": hex, "opcode": "text", "compressed": true, "text": text })
+    let query = "symbols=*&fields=last,bid,ask";
+    let frame = picture(Packing { window_bits: Some(15), ..Packing::default() }, query);
+    assert_eq!(next_frame(&mut frame.clone()).map(|(opcode, _)| opcode), Some(COMPRESSED_TEXT));
+    let (about, text) = ("a compressed message", picture_text(query));
+    json!({ "about": about, "hex": hex(&frame), "opcode": "text", "compressed": true, "text": text })
+}
+
+/// In MessagePack, with decimals as the market has them or as strings.
+fn packed(strings: bool) -> Value {
+    let form = if strings { "string" } else { "number" };
+    let query = format!("symbols=*&fields=last,change,bid&decimals={form}");
+    let frame = picture(Packing { is_binary: true, ..Packing::default() }, &query);
+    let about = format!("MessagePack, decimals as {form}");
+    json!({ "about": about, "hex": hex(&frame), "opcode": "binary", "text": picture_text(&query) })
 }
 
 /// A picture, a change and the end, as frames and as events.
