@@ -221,6 +221,28 @@ impl Stream {
         Debt { events: self.events_rev, ..Debt::holding(self.rev, self.seq) }
     }
 
+    /// Reads of all its parts, for nothing but to have them at hand.
+    pub fn touch(&self) -> u64 {
+        let flags = u64::from(self.open) ^ self.group.map_or(0, |group| group as u64);
+        self.rev
+            ^ self.events_rev
+            ^ self.frame_ns
+            ^ self.rows
+            ^ self.seq
+            ^ u64::from(self.number)
+            ^ flags
+            ^ self.joined.len() as u64
+            ^ self.selection.bars_at as u64
+            ^ u64::from(self.sieve.is_none())
+    }
+
+    /// The same of what it points to.
+    pub fn touch_further(&self) -> u64 {
+        let topics = self.selection.topics.iter().step_by(8).fold(0, |sum, topic| sum ^ topic.symbol.index());
+        let member = self.members.first().map_or(0, |member| member.session);
+        u64::from(self.wish.delta) ^ u64::from(self.wish.digest) ^ topics as u64 ^ u64::from(member)
+    }
+
     /// When a topic came to the stream, if that was after its beginning.
     pub fn joined_at(&self, topic: Topic) -> Rev {
         self.joined.iter().rfind(|(joined, _)| *joined == topic).map_or(0, |(_, rev)| *rev)

@@ -396,6 +396,11 @@ fn request(incoming: &Incoming<'_>, packing: Packing, limits: &Limits) -> Option
 }
 
 impl<W: Wire> Session<W> {
+    /// Reads of all parts that a frame needs, for nothing but to have them at hand.
+    pub(super) fn touch(&self) -> u64 {
+        self.heard_ns ^ u64::from(self.outbox.is_idle()) ^ u64::from(self.ending.is_some())
+    }
+
     /// Counts a message against its rate; the error says in how many nanoseconds it would be taken.
     fn count_message(&mut self, incoming: &Incoming<'_>, now_ns: u64, limits: &Limits) -> Result<(), u64> {
         let (per_second, burst) = (limits.commands_per_second, limits.commands_burst);
