@@ -152,6 +152,11 @@ impl Selection {
         self.images_end
     }
 
+    /// Whether all of them are images.
+    pub fn is_images(&self) -> bool {
+        self.images_end == self.topics.len()
+    }
+
     /// How many of the first are no bars.
     pub fn bars_at(&self) -> usize {
         self.bars_at

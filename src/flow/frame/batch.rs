@@ -49,6 +49,9 @@ pub struct Batch {
     frame_bytes_max: usize,
     compress_bytes_min: usize,
     head: Text,
+    /// The part of the head that most frames of a turn have in common, and what it says.
+    stamp: Text,
+    stamped: (Rev, i64),
     deflate: Deflate,
     packed: Vec<u8>,
     /// Losses that the open frame announces, each with a comma after it.
@@ -71,6 +74,8 @@ impl Batch {
             frame_bytes_max: limits.frame_bytes_max,
             compress_bytes_min: limits.compress_bytes_min,
             head: Text::default(),
+            stamp: Text::default(),
+            stamped: (Rev::MAX, 0),
             deflate: Deflate::default(),
             packed: Vec::new(),
             gaps: Text::default(),
@@ -222,10 +227,15 @@ impl Batch {
             Some(prev) => text.put_u64(prev),
             None => text.put(b"null"),
         }
-        text.put(b",\"rev\":");
-        text.put_u64(head.rev);
-        text.put(b",\"ts_us\":");
-        text.put_u64(head.ts_us.max(0) as u64);
+        if self.stamped != (head.rev, head.ts_us) {
+            self.stamped = (head.rev, head.ts_us);
+            self.stamp.truncate(0);
+            self.stamp.put(b",\"rev\":");
+            self.stamp.put_u64(head.rev);
+            self.stamp.put(b",\"ts_us\":");
+            self.stamp.put_u64(head.ts_us.max(0) as u64);
+        }
+        text.put_from(&self.stamp, 0, self.stamp.len());
         if head.snapshot {
             text.put(b",\"snapshot\":true");
         }

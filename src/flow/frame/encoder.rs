@@ -274,8 +274,14 @@ impl Encoder {
             && debt.news.is_none()
             && stream.sieve.is_none()
             && stream.kept_images().is_empty();
-        if plain && !self.push_images(stream, &walk.topics[..walk.images_end], debt, batch) {
-            return false;
+        if plain {
+            if !self.push_images(stream, &walk.topics[..walk.images_end], debt, batch) {
+                return false;
+            }
+            if stream.selection.is_images() {
+                debt.events = events_target;
+                return true;
+            }
         }
         // In mode `trade_safe` a trade stands after the quote that it met, and the quotes of now come after both.
         let first = stream.is_ahead() && !debt.fresh;
@@ -295,15 +301,22 @@ impl Encoder {
     /// The common case of [`Encoder::push_rows`]: images whose topics were there from the beginning, changed fields only.
     fn push_images(&mut self, stream: &Stream, topics: &[Topic], debt: &mut Debt, batch: &mut Batch) -> bool {
         let (held, wish) = (debt.held, &stream.wish);
-        let mut name = |fields| self.rows.name(Shape { since: held, fields, style: wish.style });
-        let (quote, index) = (name(wish.fields.quote), name(wish.fields.index));
         let end = batch.rows_end();
         let out = batch.rows();
         let (limit, before) = (end.max(out.len()), self.arrivals_ns.len());
         // Topics are in the order of their channels: quotes, then indices.
-        let indices_at = topics.partition_point(|topic| topic.channel == Channel::Quote);
-        for (topics_end, shape) in [(indices_at, quote), (topics.len(), index)] {
+        let indices_at = match topics.last() {
+            Some(topic) if topic.channel != Channel::Quote => {
+                topics.partition_point(|topic| topic.channel == Channel::Quote)
+            }
+            _ => topics.len(),
+        };
+        for (topics_end, fields) in [(indices_at, wish.fields.quote), (topics.len(), wish.fields.index)] {
             let rest = topics.get(debt.cursor as usize..topics_end).unwrap_or_default();
+            if rest.is_empty() {
+                continue;
+            }
+            let shape = self.rows.name(Shape { since: held, fields, style: wish.style });
             let put = self.rows.put_all(&self.replica, rest, shape, out, limit, &mut self.arrivals_ns);
             debt.cursor += put as u32;
             if put < rest.len() {
