@@ -6,6 +6,7 @@ pub mod text;
 pub mod websocket;
 pub mod deflate;
 pub mod msgpack;
+pub mod ticks;
 pub mod row;
 pub mod digest;
 pub mod batch;

@@ -31,6 +31,7 @@ use crate::flow::frame::batch::Batch;
 use crate::flow::frame::command::Request;
 use crate::flow::frame::deflate::Inflate;
 use crate::flow::frame::encoder::{self, Encoder};
+use crate::flow::frame::ticks::Ticks;
 use crate::flow::socket::wire::{Io, Newcomer, Ready};
 use crate::gateway::ingest::{Ingest, Sleep};
 use session::Session;
@@ -129,66 +130,33 @@ impl Stats {
 }
 
 /// What was written in this slice, to be timed at its end with one reading of the clock.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Slice {
     writes: usize,
     frames: u64,
-    /// Ticks by their arrival, and to how many clients they went. Ticks that came together share a place, so that few
-    /// samples are recorded; two that want the same place are told apart, at the price of one sample more.
-    ticks: Box<[Tick; TICK_PLACES]>,
-    used: Vec<u8>,
-    spilled: Vec<Tick>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Tick {
-    arrival_ns: u64,
-    times: u64,
-}
-
-/// Places for ticks: one for each millisecond of a slot of a quarter second.
-const TICK_PLACES: usize = 256;
-
-impl Default for Slice {
-    fn default() -> Self {
-        let ticks = Box::new([Tick::default(); TICK_PLACES]);
-        Self { writes: 0, frames: 0, ticks, used: Vec::new(), spilled: Vec::new() }
-    }
+    /// To how many clients each of the turn's ticks went, by its number.
+    times: Vec<u64>,
 }
 
 impl Slice {
     /// Notes writes of frames with these ticks.
-    fn wrote(&mut self, writes: usize, frames: u64, arrivals_ns: &[u64]) {
+    fn wrote(&mut self, writes: usize, frames: u64, ticks: &Ticks) {
         self.writes += writes;
         self.frames += frames;
-        if frames == 0 {
-            return;
-        }
-        // 0 is a row that no tick brought.
-        for &arrival_ns in arrivals_ns.iter().filter(|arrival_ns| **arrival_ns > 0) {
-            // Neighbouring milliseconds have neighbouring places.
-            let place = (arrival_ns >> 20) as usize % TICK_PLACES;
-            let tick = &mut self.ticks[place];
-            if tick.arrival_ns != arrival_ns {
-                if tick.times > 0 {
-                    self.spilled.push(*tick);
-                } else {
-                    self.used.push(place as u8);
-                }
-                *tick = Tick { arrival_ns, times: 0 };
+        self.times.resize(ticks.arrivals_ns().len(), 0);
+        for number in &ticks.given {
+            if let Some(times) = self.times.get_mut(*number as usize) {
+                *times += frames;
             }
-            tick.times += frames;
         }
     }
 
-    /// Hands out every tick and begins anew; returns how many frames there were.
-    fn take(&mut self, mut tick: impl FnMut(u64, u64)) -> u64 {
-        for place in self.used.drain(..) {
-            let taken = std::mem::take(&mut self.ticks[usize::from(place)]);
-            tick(taken.arrival_ns, taken.times);
-        }
-        for spilled in self.spilled.drain(..) {
-            tick(spilled.arrival_ns, spilled.times);
+    /// Hands out when each tick arrived and how often it went out, and begins anew; returns how many frames there were.
+    fn take(&mut self, ticks: &Ticks, mut tick: impl FnMut(u64, u64)) -> u64 {
+        let timed = ticks.arrivals_ns().iter().zip(self.times.drain(..));
+        // The first number is that of no tick.
+        for (arrival_ns, times) in timed.skip(1).filter(|(_, times)| *times > 0) {
+            tick(*arrival_ns, times);
         }
         self.writes = 0;
         std::mem::take(&mut self.frames)
@@ -474,7 +442,7 @@ impl<I: Io> Shard<I> {
         }
         self.now = io.now();
         let (now_ns, stats) = (self.now.mono_ns, &mut self.stats);
-        let frames = self.slice.take(|arrival_ns, times| {
+        let frames = self.slice.take(&self.encoder.ticks, |arrival_ns, times| {
             stats.arrival_to_written.record(now_ns.saturating_sub(arrival_ns), times);
         });
         if frames > 0 {

@@ -16,6 +16,7 @@ use super::row::{
     push_refused, push_topic, push_window,
 };
 use super::text::Text;
+use super::ticks::Ticks;
 use crate::base::clock::Now;
 use crate::base::limits::LEVEL_TEXT_BYTES;
 use crate::flow::conflation::Rev;
@@ -69,9 +70,8 @@ impl<'a> Walk<'a> {
 pub struct Encoder {
     /// The images and events.
     pub replica: Replica,
-    /// When the newest tick of each row made since the last `clear` entered the gateway. Rows of a first picture
-    /// are not in it: they are as old as the market made them.
-    pub arrivals_ns: Vec<u64>,
+    /// When the newest tick of each row arrived.
+    pub ticks: Ticks,
     /// What a client holds that has taken the last shared frames up to each of them but the last.
     pub positions: Vec<Debt>,
     /// What was done so far.
@@ -85,7 +85,7 @@ impl Encoder {
     pub fn new(replica: Replica) -> Self {
         Self {
             replica,
-            arrivals_ns: Vec::new(),
+            ticks: Ticks::default(),
             positions: Vec::new(),
             stats: Stats::default(),
             rows: Rows::default(),
@@ -96,6 +96,7 @@ impl Encoder {
     /// To be called when the replica has changed.
     pub fn begin_turn(&mut self) {
         self.rows.begin_turn(&self.replica);
+        self.ticks.begin_turn();
     }
 
     /// Makes the stream's next frames, for everybody on it, and moves the stream on. Returns whether there are any.
@@ -303,7 +304,7 @@ impl Encoder {
         let (held, wish) = (debt.held, &stream.wish);
         let end = batch.rows_end();
         let out = batch.rows();
-        let (limit, before) = (end.max(out.len()), self.arrivals_ns.len());
+        let (limit, before) = (end.max(out.len()), self.ticks.given.len());
         // Topics are in the order of their channels: quotes, then indices.
         let indices_at = match topics.last() {
             Some(topic) if topic.channel != Channel::Quote => {
@@ -317,15 +318,15 @@ impl Encoder {
                 continue;
             }
             let shape = self.rows.name(Shape { since: held, fields, style: wish.style });
-            let put = self.rows.put_all(&self.replica, rest, shape, out, limit, &mut self.arrivals_ns);
+            let put = self.rows.put_all(&self.replica, rest, shape, out, limit, &mut self.ticks);
             debt.cursor += put as u32;
             if put < rest.len() {
                 break;
             }
         }
-        self.stats.rows += (self.arrivals_ns.len() - before) as u64;
+        self.stats.rows += (self.ticks.given.len() - before) as u64;
         if held == 0 {
-            self.arrivals_ns.truncate(before);
+            self.ticks.given.truncate(before);
         }
         debt.cursor as usize >= topics.len()
     }
@@ -393,7 +394,7 @@ impl Encoder {
                             }
                         } else {
                             let shape = self.rows.name(shape);
-                            let row = self.rows.image(replica, symbol, shape);
+                            let row = self.rows.image(replica, symbol, shape, &mut self.ticks);
                             self.rows.put(row, out);
                         }
                     }
@@ -428,7 +429,7 @@ impl Encoder {
             }
             self.stats.rows += 1;
             if held > 0 {
-                self.arrivals_ns.push(arrival_ns);
+                self.ticks.give(arrival_ns);
             }
         }
         if held == 0 && debt.held > 0 {

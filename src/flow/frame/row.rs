@@ -8,6 +8,7 @@ use rust_decimal::Decimal;
 use tickgate_feeds::market::{Bar, Channel, Kind, STATE, Side, State, Symbol, Time, Trade, TradeKind};
 
 use super::text::Text;
+use super::ticks::Ticks;
 use crate::base::limits::ROWS_BYTES_MAX;
 use crate::base::reason::Reason;
 use crate::flow::conflation::Rev;
@@ -34,16 +35,16 @@ pub struct Shape {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Row {
     /// Which shape in which turn; 0 for none.
-    shape: u64,
-    /// When the image's last update entered the gateway.
-    pub arrival_ns: u64,
+    shape: u32,
     start: u32,
     len: u32,
+    /// The number of the image's last tick.
+    tick: u32,
 }
 
 /// A shape that rows of this turn have: equal shapes have equal names, and no other turn has the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ShapeName(u64);
+pub struct ShapeName(u32);
 
 /// Rows already encoded in this turn.
 #[derive(Debug, Default)]
@@ -57,7 +58,7 @@ pub struct Rows {
     /// The shapes of this turn; they are few, and the last one is asked for most.
     shapes: Vec<Shape>,
     /// The name of the first of them.
-    first_shape: u64,
+    first_shape: u32,
 }
 
 impl Rows {
@@ -72,8 +73,13 @@ impl Rows {
     }
 
     fn forget(&mut self) {
-        self.first_shape += self.shapes.len() as u64 + 1;
+        self.first_shape += self.shapes.len() as u32 + 1;
         self.shapes.clear();
+        // No name may come again while a row still has it.
+        if self.first_shape > u32::MAX / 2 {
+            self.first_shape = 1;
+            self.last.fill(Row::default());
+        }
         self.arena.truncate(0);
     }
 
@@ -90,15 +96,15 @@ impl Rows {
             self.shapes.push(shape);
             self.shapes.len() - 1
         });
-        ShapeName(self.first_shape + at as u64)
+        ShapeName(self.first_shape + at as u32)
     }
 
     /// The image's row in this shape.
     #[inline]
-    pub fn image(&mut self, replica: &Replica, symbol: Symbol, shape: ShapeName) -> Row {
+    pub fn image(&mut self, replica: &Replica, symbol: Symbol, shape: ShapeName, ticks: &mut Ticks) -> Row {
         match self.last.get(symbol.index()) {
             Some(row) if row.shape == shape.0 => *row,
-            _ => self.encode(replica, symbol, shape),
+            _ => self.encode(replica, symbol, shape, ticks),
         }
     }
 
@@ -108,8 +114,7 @@ impl Rows {
         out.put_from(&self.arena, row.start as usize, row.len as usize);
     }
 
-    /// Appends the rows of these topics, all of one shape, until `out` is longer than `limit`; notes when each tick
-    /// arrived. Returns how many topics were looked at.
+    /// Appends the rows of these topics, all of one shape, until `out` is longer than `limit`; notes each one's tick. Returns how many topics were looked at.
     pub fn put_all(
         &mut self,
         replica: &Replica,
@@ -117,10 +122,10 @@ impl Rows {
         shape: ShapeName,
         out: &mut Text,
         limit: usize,
-        arrivals_ns: &mut Vec<u64>,
+        ticks: &mut Ticks,
     ) -> usize {
         for (at, topic) in topics.iter().enumerate() {
-            let row = self.image(replica, topic.symbol, shape);
+            let row = self.image(replica, topic.symbol, shape, ticks);
             if row.len == 0 {
                 continue;
             }
@@ -128,13 +133,13 @@ impl Rows {
                 return at;
             }
             self.put(row, out);
-            arrivals_ns.push(row.arrival_ns);
+            ticks.given.push(row.tick);
         }
         topics.len()
     }
 
     #[cold]
-    fn encode(&mut self, replica: &Replica, symbol: Symbol, name: ShapeName) -> Row {
+    fn encode(&mut self, replica: &Replica, symbol: Symbol, name: ShapeName, ticks: &mut Ticks) -> Row {
         let shape = self.shapes[(name.0 - self.first_shape) as usize];
         let (images, start) = (&replica.images, self.arena.len());
         if images.rev(symbol) > shape.since {
@@ -152,7 +157,7 @@ impl Rows {
         }
         let len = (self.arena.len() - start) as u32;
         let arrival_ns = if len > 0 { images.head(symbol).arrival_ns } else { 0 };
-        let row = Row { shape: name.0, arrival_ns, start: start as u32, len };
+        let row = Row { shape: name.0, start: start as u32, len, tick: ticks.number(arrival_ns) };
         self.last[symbol.index()] = row;
         row
     }

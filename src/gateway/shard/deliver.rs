@@ -65,7 +65,7 @@ impl<I: Io> Shard<I> {
         let Some(mut batch) = self.shared.take() else { return };
         let stream = self.streams.get_mut(key);
         let before = stream.position();
-        self.encoder.arrivals_ns.clear();
+        self.encoder.ticks.given.clear();
         let sent = self.encoder.encode_shared(stream, &mut batch, self.now);
         if sent {
             // Nobody joins or leaves while frames go out, so the members can be walked without looking them up.
@@ -116,7 +116,7 @@ impl<I: Io> Shard<I> {
                     }
                 }
             }
-            self.slice.wrote(writes, total.frames - before_frames, &self.encoder.arrivals_ns);
+            self.slice.wrote(writes, total.frames - before_frames, &self.encoder.ticks);
             if self.slice.writes >= SLICE_WRITES {
                 self.end_slice(io);
                 self.look_at_sockets(io, Some(Duration::ZERO));
@@ -271,7 +271,7 @@ impl<I: Io> Shard<I> {
         let mut paid = debt.clone();
         let has_images = !stream.is_ahead() || stream.owes_images(&paid, self.now.mono_ns);
         let (was_first, seq_before) = (paid.fresh || paid.joining, paid.seq);
-        self.encoder.arrivals_ns.clear();
+        self.encoder.ticks.given.clear();
         let level = self.encoder.encode_private(stream, &mut paid, &mut self.private, self.now);
         let frame = self.private.frame(0);
         let offered = if frame.is_empty() {
@@ -288,7 +288,7 @@ impl<I: Io> Shard<I> {
                 self.stats.frames_written += frames;
                 self.stats.frames_private += frames;
                 self.stats.bytes_written += frame.len() as u64;
-                self.slice.wrote(1, frames, &self.encoder.arrivals_ns);
+                self.slice.wrote(1, frames, &self.encoder.ticks);
             }
             Err(_) => {
                 self.doomed.push((key, Reason::Disconnected));

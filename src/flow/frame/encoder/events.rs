@@ -91,7 +91,7 @@ impl Encoder {
             return false;
         }
         out.put(b",");
-        self.arrivals_ns.push(event.arrival_ns);
+        self.ticks.give(event.arrival_ns);
         self.stats.rows += 1;
         true
     }
@@ -127,7 +127,7 @@ impl Encoder {
         encode_image(batch.rows(), &self.replica.images, name, symbol, shape);
         batch.rows().put(b",");
         self.stats.rows += 1;
-        self.arrivals_ns.push(head.arrival_ns);
+        self.ticks.give(head.arrival_ns);
         debt.gave_whole(topic, self.replica.images.rev(symbol));
     }
 
