@@ -4,6 +4,7 @@ Every server listens on one of two fixed ports and is ready when it takes a conn
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -102,6 +103,15 @@ def on_core_0(command: list, log: Path):
     finally:
         server.kill()
         server.wait()
+
+
+@contextlib.contextmanager
+def alone(lock: Path | None):
+    """Holds the lock, if there is one, while the block lasts."""
+    with contextlib.ExitStack() as stack:
+        if lock:
+            fcntl.flock(stack.enter_context(lock.open("a")), fcntl.LOCK_EX)
+        yield
 
 
 def bench(pid: int, clients: int, seconds: float, subscribe: list[str], warmup: float = WARMUP_S) -> dict:

@@ -43,6 +43,7 @@ TESTS = [
     Test("bad_input", "tests/clients/bad_input_test.py", "--binary {program}", None),
     Test("http", "tests/clients/http_test.py", "--binary {program}", None),
     Test("rest", "tests/clients/rest_test.py", "--binary {program}", None),
+    Test("msgpack", "tests/clients/msgpack_test.py", "--binary {program}", None),
     Test("stream", "tests/clients/stream_test.py", "--binary {program}", None),
     Test("silence", "tests/clients/silence_test.py", "--binary {program}", None),
     Test("restart", "tests/clients/restart_test.py", "--binary {program}", None),

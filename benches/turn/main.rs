@@ -1,9 +1,10 @@
 //! Turns of one shard on wires that take everything: what user space costs per frame, without the kernel.
 //!
 //! Under callgrind the counts repeat to the digit. `turn broadcast 1000 200` serves 1,000 clients of one stream 200 ticks;
-//! `turn market 500 100` serves 500 clients of 30 random symbols each, 100 slots of a tenth of a second. A fourth argument
-//! is put behind each client's query, a fifth is `msgpack`, or the window that frames are compressed for, in bits:
-//! `turn market 500 100 columns=true 15`.
+//! `turn market 500 100` serves 500 clients of 30 random symbols each, 100 slots of a tenth of a second, `turn shared` the
+//! same 30 to all, and in `turn tape` each tick is a trade too. A fourth argument is put behind each client's query. What
+//! follows is how frames travel, `msgpack` and the window that they are compressed for, in bits:
+//! `turn market 500 100 columns=true msgpack 15`.
 
 use std::hint::black_box;
 use std::io::{self, ErrorKind, Read, Write};
@@ -20,7 +21,7 @@ use tickgate::flow::frame::command;
 use tickgate::flow::socket::wire::{Io, Newcomer, Ready, Wire};
 use tickgate::gateway::ingest::Ingest;
 use tickgate::gateway::shard::{Identity, Shard};
-use tickgate_feeds::market::{Channel, FeedId, Symbol, Time, Update, quote};
+use tickgate_feeds::market::{Body, Channel, FeedId, Side, Symbol, Time, Trade, TradeKind, Update, quote};
 use tickgate_feeds::symbols::Symbols;
 
 struct Void;
@@ -125,6 +126,25 @@ impl Bench {
         Update::image(Symbol::at(symbol), Channel::Quote, Time(0), &[(quote::LAST, Some(price))])
     }
 
+    fn trade(&mut self, symbol: u32) -> Update {
+        let trade = Trade {
+            price: Decimal::new(100_000 + self.random.i64(0..900_000), 2),
+            size: Decimal::from(self.random.u32(1..100) * 100),
+            trade_id: self.random.u64(0..1_000_000_000),
+            ref_trade_id: 0,
+            source_seq: 0,
+            side: Some(Side::Buy),
+            kind: TradeKind::New,
+        };
+        Update::new(Symbol::at(symbol), Time(0), Body::Trade(trade))
+    }
+
+    /// Thirty of all, by chance.
+    fn some_symbols(&mut self) -> String {
+        let symbols: Vec<String> = (0..30).map(|_| format!("L{:04}", self.random.u32(0..1_000))).collect();
+        symbols.join(",")
+    }
+
     /// Pushes these now.
     fn push(&mut self, updates: &mut [Update]) {
         for update in &mut *updates {
@@ -150,11 +170,14 @@ fn main() {
     let number = |at: usize, default: u64| arguments.get(at).and_then(|n| n.parse().ok()).unwrap_or(default);
     let (clients, rounds) = (number(1, 100), number(2, 20));
     let option = arguments.get(3).map(|option| format!("&{option}")).unwrap_or_default();
-    let travels = arguments.get(4).map_or("", String::as_str);
-    let packing = Packing { window_bits: travels.parse().ok(), is_binary: travels == "msgpack" };
+    let travels = arguments.get(4..).unwrap_or_default();
+    let packing = Packing {
+        window_bits: travels.iter().find_map(|bits| bits.parse().ok()),
+        is_binary: travels.iter().any(|name| name == "msgpack"),
+    };
     match arguments.first().map_or("broadcast", String::as_str) {
-        "market" => market(clients, rounds, &option, packing),
-        _ => broadcast(clients, rounds, &option, packing),
+        "broadcast" => broadcast(clients, rounds, &option, packing),
+        world => market(world, clients, rounds, &option, packing),
     }
 }
 
@@ -174,28 +197,35 @@ fn broadcast(clients: u64, ticks: u64, option: &str, packing: Packing) {
     report(&mut bench, &before);
 }
 
-fn market(clients: u64, slots: u64, option: &str, packing: Packing) {
+fn market(world: &str, clients: u64, slots: u64, option: &str, packing: Packing) {
     let mut bench = Bench::new(1_000, packing);
     for symbol in 0..1_000 {
         bench.tick(symbol);
     }
+    let mut symbols = String::new();
     for _ in 0..clients {
-        let symbols: Vec<String> = (0..30).map(|_| format!("L{:04}", bench.random.u32(0..1_000))).collect();
-        bench.connect(&format!("symbols={}&rate=10{option}", symbols.join(",")));
+        if world != "shared" || symbols.is_empty() {
+            symbols = bench.some_symbols();
+        }
+        bench.connect(&format!("symbols={symbols}&rate=10{option}"));
     }
     bench.settle();
     // Two seconds of ticks, over and over, so that making them up is no part of what is counted.
-    let ticks = (0..40_000).map(|_| {
+    let mut ticks = Vec::new();
+    for _ in 0..40_000 {
         let symbol = bench.popular();
-        bench.price(symbol)
-    });
-    let mut ticks: Vec<Update> = ticks.collect();
+        ticks.push(bench.price(symbol));
+        if world == "tape" {
+            ticks.push(bench.trade(symbol));
+        }
+    }
+    let in_a_ms = ticks.len() / 2_000;
     let before = bench.shard.stats().clone();
     // 20,000 ticks a second in steps of a millisecond; the shard turns when it said it would.
     let mut due_ns = 0;
     for ms in 0..slots as usize * 100 {
         bench.io.mono_ns += 1_000_000;
-        bench.push(&mut ticks[ms % 2_000 * 20..][..20]);
+        bench.push(&mut ticks[ms % 2_000 * in_a_ms..][..in_a_ms]);
         if bench.io.mono_ns >= due_ns {
             let wait = bench.shard.turn(&mut bench.io).unwrap_or_default();
             due_ns = bench.io.mono_ns + wait.as_nanos() as u64;

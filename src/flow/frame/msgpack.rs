@@ -4,6 +4,7 @@
 //! here: a packed message is no longer than its JSON; a command nests as deep as the library lets it, 1024 levels.
 
 use rmp::encode::{write_sint, write_str_len, write_uint};
+use rmp_serde::decode::Error;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -127,8 +128,19 @@ fn put_text(out: &mut Vec<u8>, text: &[u8]) {
 /// A client's message as JSON, or what is wrong with it.
 pub fn unpack(mut bytes: &[u8]) -> Result<String, String> {
     let mut reader = rmp_serde::Deserializer::new(&mut bytes);
-    let value = Value::deserialize(&mut reader).map_err(|error| error.to_string())?;
+    let value = Value::deserialize(&mut reader).map_err(|error| why(&error))?;
     if bytes.is_empty() { Ok(value.to_string()) } else { Err("it goes on after its end".to_owned()) }
+}
+
+/// The library's errors speak of its own parts.
+fn why(error: &Error) -> String {
+    match error {
+        Error::InvalidMarkerRead(_) | Error::InvalidDataRead(_) => "it breaks off".to_owned(),
+        Error::TypeMismatch(_) => "the byte 0xc1 begins nothing".to_owned(),
+        Error::Syntax(_) => "it has bytes, an extension or a key that is no string".to_owned(),
+        Error::Utf8Error(_) => "a text is not UTF-8".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -204,20 +216,22 @@ mod tests {
     #[test]
     fn what_is_no_message_is_refused() {
         let deep = vec![0x91; 100_000];
-        for bytes in [
-            &b""[..],
-            b"\x82\xa1a\x01",
-            b"\xa5abc",
-            b"\xdd\xff\xff\xff\xff\xc0",
-            b"\xdb\xff\xff\xff\xff",
-            b"\xc0\xc0",
-            b"\xa1\xff",
-            b"\xc4\x01a",
-            b"\xd6\xff\0\0\0\0",
-            &deep,
+        for (bytes, words) in [
+            (&b""[..], "breaks off"),
+            (b"\x82\xa1a\x01", "breaks off"),
+            (b"\xa5abc", "breaks off"),
+            (b"\xdd\xff\xff\xff\xff\xc0", "breaks off"),
+            (b"\xdb\xff\xff\xff\xff", "breaks off"),
+            (b"\x81\xa1a\xc1", "0xc1"),
+            (b"\xc0\xc0", "goes on after its end"),
+            (b"\xa1\xff", "UTF-8"),
+            (b"\xc4\x01a", "bytes"),
+            (b"\xd6\xff\0\0\0\0", "extension"),
+            (b"\x81\x07\xc0", "key"),
+            (&deep, "depth"),
         ] {
             let why = unpack(bytes).expect_err("no message");
-            assert!(!why.is_empty(), "{bytes:?}");
+            assert!(why.contains(words), "{why}");
         }
     }
 }
