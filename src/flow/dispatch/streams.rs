@@ -484,7 +484,7 @@ impl Streams {
                 continue;
             }
             for &topic in &news {
-                if !(listed.contains(&topic.symbol.index()) && topic.is_logged()) {
+                if !(listed.contains(&topic.symbol.index()) && stream.wish.is_logged(topic.channel)) {
                     stream.joined.push((topic, rev));
                 }
                 register(&mut self.interest, topic.symbol, key as StreamKey);
