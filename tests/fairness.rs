@@ -19,6 +19,7 @@ const TURN_MS: u64 = 10;
 /// What the connection takes in a turn, and what the kernel holds of it.
 const TAKEN_BYTES: usize = 200;
 const KERNEL_BYTES: usize = 1_000;
+const FRAME_BYTES_MAX: usize = 4_096;
 
 /// Five symbols that change in each turn, and many that change now and then; each change has the next number.
 struct Market {
@@ -33,7 +34,11 @@ struct Market {
 
 impl Market {
     fn new(quiet: usize) -> Self {
-        let limits = Limits { frame_bytes_max: 4_096, log_events_max: 2_000, ..Limits::default() };
+        Self::with_log(quiet, 2_000)
+    }
+
+    fn with_log(quiet: usize, log_events_max: usize) -> Self {
+        let limits = Limits { frame_bytes_max: FRAME_BYTES_MAX, log_events_max, ..Limits::default() };
         let stage = Stage::new(limits);
         let symbols: Vec<_> =
             (0..SYMBOLS).map(|at| stage.list(&format!("S{at:03}"), Channel::Quote)).collect();
@@ -112,10 +117,15 @@ impl Rounds {
 }
 
 fn batches(peer: &mut Peer) -> impl Iterator<Item = Value> {
-    let messages = peer.read(TAKEN_BYTES).into_iter();
+    sized_batches(peer, TAKEN_BYTES).map(|(_, batch)| batch)
+}
+
+/// The batches among the next so many bytes, each with its length.
+fn sized_batches(peer: &mut Peer, bytes: usize) -> impl Iterator<Item = (usize, Value)> {
+    let messages = peer.read(bytes).into_iter();
     messages
-        .map(|(_, text)| serde_json::from_str(&text).expect("JSON"))
-        .filter(|message: &Value| message["type"] == "batch")
+        .map(|(_, text)| (text.len(), serde_json::from_str(&text).expect("JSON")))
+        .filter(|(_, message): &(usize, Value)| message["type"] == "batch")
 }
 
 /// Whoever cannot take what the market says gets every symbol once in a round, as it is then, and no round begins before
@@ -190,4 +200,24 @@ fn no_subscription_starves_another() {
         bytes.len() == 3 && least.zip(most).is_some_and(|(least, most)| most < &(2 * least)),
         "{bytes:?}"
     );
+}
+
+/// A payment without a frame is nobody's frame of the slot.
+#[test]
+fn who_has_caught_up_is_as_early_as_the_others() {
+    let mut market = Market::new(0);
+    let mut connect = |room| market.stage.connect("symbols=*&fields=last&rate=1", room);
+    let (mut slow, mut other) = (connect(20_000), connect(1_000_000));
+    for turn in 0..4_000 {
+        if turn < 500 {
+            (0..SYMBOLS).for_each(|at| market.change(at));
+        } else if turn % 330 == 0 {
+            market.change(BUSY);
+        }
+        market.stage.after_ms(TURN_MS);
+        // It reads nothing until the market is quiet.
+        let ours = if turn < 750 { 0 } else { sized_batches(&mut slow, usize::MAX).count() };
+        let theirs = sized_batches(&mut other, usize::MAX).count();
+        assert!(turn <= 1_200 || ours == theirs, "turn {turn}: {ours} frames, the other has {theirs}");
+    }
 }
