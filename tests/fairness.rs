@@ -202,6 +202,26 @@ fn no_subscription_starves_another() {
     );
 }
 
+/// Images whose changes fell out of the log come whole, each in its turn too.
+#[test]
+fn lost_images_that_are_quiet_are_not_starved_by_busy_ones() {
+    const OFTEN: usize = 60;
+    let mut market = Market::with_log(1, 300);
+    let mut peer = market.stage.connect("symbols=*&fields=last&mode=every", KERNEL_BYTES);
+    let (mut complete, mut quiet) = (0, 0);
+    for turn in 0..4_000 {
+        (BUSY..OFTEN).for_each(|at| market.change(at));
+        market.turn();
+        for batch in batches(&mut peer) {
+            complete += usize::from(batch["more"] != true);
+            let names = batch["rows"].as_array().expect("rows").iter().map(|row| row["symbol"].as_str());
+            let is_quiet = |name: &Option<&str>| *name >= Some(&format!("S{OFTEN:03}"));
+            quiet += if turn > 1_500 { names.filter(is_quiet).count() } else { 0 };
+        }
+    }
+    assert!(complete > 3 && quiet > 500, "{complete} rounds, {quiet} rows of quiet symbols");
+}
+
 /// A payment without a frame is nobody's frame of the slot.
 #[test]
 fn who_has_caught_up_is_as_early_as_the_others() {

@@ -96,10 +96,12 @@ impl Encoder {
         true
     }
 
-    /// Of images whose changes are no longer all in the log: announces the loss, and gives the image of now instead.
+    /// Of images whose changes are no longer all in the log: announces the loss, and gives the image of now instead. What is
+    /// lost after that is owed by the next payment, or busy images would keep the others from their turn for ever.
     fn push_lost_images(&mut self, stream: &Stream, debt: &mut Debt, batch: &mut Batch) -> bool {
         for &topic in stream.event_images() {
-            if self.has_lost(topic, debt.image_rev(topic, stream.wish.mode)) {
+            let since = debt.image_rev(topic, stream.wish.mode);
+            if since < debt.target && self.has_lost(topic, since) {
                 if batch.is_full(0) {
                     return false;
                 }
