@@ -222,6 +222,35 @@ fn lost_images_that_are_quiet_are_not_starved_by_busy_ones() {
     assert!(complete > 3 && quiet > 500, "{complete} rounds, {quiet} rows of quiet symbols");
 }
 
+/// However many losses there are to tell, a frame has its bound, and each is told once.
+#[test]
+fn losses_are_told_in_frames_like_others_and_once() {
+    let mut market = Market::new(0);
+    let mut peer = market.stage.connect("symbols=book:*,trade:*&mode=every", KERNEL_BYTES);
+    let (mut longest, mut count, mut told) = (0, 0, BTreeMap::new());
+    for turn in 0..4_000 {
+        // All of them trade, until one does alone.
+        let trading = if turn < 700 { SYMBOLS } else { usize::from(turn % 100 == 0) };
+        for at in 0..trading {
+            let (symbol, time) = (market.symbols[at], market.stage.time());
+            market.stage.push(&[trade(symbol, time, turn * SYMBOLS as u64 + at as u64 + 1)]);
+            if trading == SYMBOLS {
+                market.change(at);
+            }
+        }
+        market.stage.after_ms(TURN_MS);
+        for (bytes, batch) in sized_batches(&mut peer, TAKEN_BYTES) {
+            longest = longest.max(bytes);
+            for gap in batch["gaps"].as_array().into_iter().flatten() {
+                count += 1;
+                let before = told.insert(gap["topic"].to_string(), gap["to"].as_u64());
+                assert!(before < Some(gap["to"].as_u64()), "{gap} after {before:?}");
+            }
+        }
+    }
+    assert!(count > SYMBOLS && longest <= FRAME_BYTES_MAX, "{count} losses, a frame of {longest} bytes");
+}
+
 /// A payment without a frame is nobody's frame of the slot.
 #[test]
 fn who_has_caught_up_is_as_early_as_the_others() {

@@ -142,7 +142,7 @@ impl<I: Io> Shard<I> {
             return false;
         }
         let level = (debt.held, debt.events, debt.seq) == (before.held, before.events, before.seq);
-        let whole = !debt.under_way && !debt.fresh && debt.news.is_none() && debt.wholes.is_empty();
+        let whole = !debt.under_way && !debt.fresh && debt.news.is_none() && debt.further.is_empty();
         let can = level && whole && idle;
         // Who cannot take anything now comes back when its socket has room.
         if !can && idle {
