@@ -19,6 +19,7 @@ const TURN_MS: u64 = 10;
 /// What the connection takes in a turn, and what the kernel holds of it.
 const TAKEN_BYTES: usize = 200;
 const KERNEL_BYTES: usize = 1_000;
+const FRAME_BYTES_MAX: usize = 4_096;
 
 /// Five symbols that change in each turn, and many that change now and then; each change has the next number.
 struct Market {
@@ -33,7 +34,11 @@ struct Market {
 
 impl Market {
     fn new(quiet: usize) -> Self {
-        let limits = Limits { frame_bytes_max: 4_096, log_events_max: 2_000, ..Limits::default() };
+        Self::with_log(quiet, 2_000)
+    }
+
+    fn with_log(quiet: usize, log_events_max: usize) -> Self {
+        let limits = Limits { frame_bytes_max: FRAME_BYTES_MAX, log_events_max, ..Limits::default() };
         let stage = Stage::new(limits);
         let symbols: Vec<_> =
             (0..SYMBOLS).map(|at| stage.list(&format!("S{at:03}"), Channel::Quote)).collect();
@@ -112,10 +117,15 @@ impl Rounds {
 }
 
 fn batches(peer: &mut Peer) -> impl Iterator<Item = Value> {
-    let messages = peer.read(TAKEN_BYTES).into_iter();
+    sized_batches(peer, TAKEN_BYTES).map(|(_, batch)| batch)
+}
+
+/// The batches among the next so many bytes, each with its length.
+fn sized_batches(peer: &mut Peer, bytes: usize) -> impl Iterator<Item = (usize, Value)> {
+    let messages = peer.read(bytes).into_iter();
     messages
-        .map(|(_, text)| serde_json::from_str(&text).expect("JSON"))
-        .filter(|message: &Value| message["type"] == "batch")
+        .map(|(_, text)| (text.len(), serde_json::from_str(&text).expect("JSON")))
+        .filter(|(_, message): &(usize, Value)| message["type"] == "batch")
 }
 
 /// Whoever cannot take what the market says gets every symbol once in a round, as it is then, and no round begins before
@@ -190,4 +200,73 @@ fn no_subscription_starves_another() {
         bytes.len() == 3 && least.zip(most).is_some_and(|(least, most)| most < &(2 * least)),
         "{bytes:?}"
     );
+}
+
+/// Images whose changes fell out of the log come whole, each in its turn too.
+#[test]
+fn lost_images_that_are_quiet_are_not_starved_by_busy_ones() {
+    const OFTEN: usize = 60;
+    let mut market = Market::with_log(1, 300);
+    let mut peer = market.stage.connect("symbols=*&fields=last&mode=every", KERNEL_BYTES);
+    let (mut complete, mut quiet) = (0, 0);
+    for turn in 0..4_000 {
+        (BUSY..OFTEN).for_each(|at| market.change(at));
+        market.turn();
+        for batch in batches(&mut peer) {
+            complete += usize::from(batch["more"] != true);
+            let names = batch["rows"].as_array().expect("rows").iter().map(|row| row["symbol"].as_str());
+            let is_quiet = |name: &Option<&str>| *name >= Some(&format!("S{OFTEN:03}"));
+            quiet += if turn > 1_500 { names.filter(is_quiet).count() } else { 0 };
+        }
+    }
+    assert!(complete > 3 && quiet > 500, "{complete} rounds, {quiet} rows of quiet symbols");
+}
+
+/// However many losses there are to tell, a frame has its bound, and each is told once.
+#[test]
+fn losses_are_told_in_frames_like_others_and_once() {
+    let mut market = Market::new(0);
+    let mut peer = market.stage.connect("symbols=book:*,trade:*&mode=every", KERNEL_BYTES);
+    let (mut longest, mut count, mut told) = (0, 0, BTreeMap::new());
+    for turn in 0..4_000 {
+        // All of them trade, until one does alone.
+        let trading = if turn < 700 { SYMBOLS } else { usize::from(turn % 100 == 0) };
+        for at in 0..trading {
+            let (symbol, time) = (market.symbols[at], market.stage.time());
+            market.stage.push(&[trade(symbol, time, turn * SYMBOLS as u64 + at as u64 + 1)]);
+            if trading == SYMBOLS {
+                market.change(at);
+            }
+        }
+        market.stage.after_ms(TURN_MS);
+        for (bytes, batch) in sized_batches(&mut peer, TAKEN_BYTES) {
+            longest = longest.max(bytes);
+            for gap in batch["gaps"].as_array().into_iter().flatten() {
+                count += 1;
+                let before = told.insert(gap["topic"].to_string(), gap["to"].as_u64());
+                assert!(before < Some(gap["to"].as_u64()), "{gap} after {before:?}");
+            }
+        }
+    }
+    assert!(count > SYMBOLS && longest <= FRAME_BYTES_MAX, "{count} losses, a frame of {longest} bytes");
+}
+
+/// A payment without a frame is nobody's frame of the slot.
+#[test]
+fn who_has_caught_up_is_as_early_as_the_others() {
+    let mut market = Market::new(0);
+    let mut connect = |room| market.stage.connect("symbols=*&fields=last&rate=1", room);
+    let (mut slow, mut other) = (connect(20_000), connect(1_000_000));
+    for turn in 0..4_000 {
+        if turn < 500 {
+            (0..SYMBOLS).for_each(|at| market.change(at));
+        } else if turn % 330 == 0 {
+            market.change(BUSY);
+        }
+        market.stage.after_ms(TURN_MS);
+        // It reads nothing until the market is quiet.
+        let ours = if turn < 750 { 0 } else { sized_batches(&mut slow, usize::MAX).count() };
+        let theirs = sized_batches(&mut other, usize::MAX).count();
+        assert!(turn <= 1_200 || ours == theirs, "turn {turn}: {ours} frames, the other has {theirs}");
+    }
 }

@@ -54,7 +54,7 @@ MUTANTS = [
            "Shape { since: held, fields, style: wish.style }",
            "Shape { since: held, fields: if held > 0 { fields & !1 } else { fields }, style: wish.style }"),
     Mutant("an event is left out without a gap", "flow/frame/encoder/events.rs",
-           "push_gap(&mut batch.gaps, event.channel(), name, from, event.q, reason.label())", "()"),
+           "push_gap(&mut batch.gaps, topic.channel, name, from, to, reason.label())", "()"),
     Mutant("events that fell out of the log are forgotten", "flow/conflation/log.rs",
            "(topic.gone_q, topic.gone_rev) = (event.q, event.rev)", "()"),
     Mutant("a number of a frame is skipped", "flow/frame/encoder.rs", "seq += 1", "seq += 2"),

@@ -154,3 +154,20 @@ fn a_new_listing_is_told_from_its_first_trade() {
     let numbers: Vec<_> = batch["rows"].as_array().expect("rows").iter().map(|row| &row["q"]).collect();
     assert_eq!(numbers, [1, 2], "{batch}");
 }
+
+/// Where the last trade alone is given, its topic is an image like others: `added` names it.
+#[test]
+fn a_last_trade_of_a_new_listing_is_in_added() {
+    let mut stage = Stage::new(Limits::default());
+    let old = stage.list("OLD", Channel::Quote);
+    stage.push(&[trade(old, stage.time(), 1)]);
+    let mut peer = stage.connect("symbols=trade:*", 10_000);
+    stage.after_ms(1);
+    peer.read(usize::MAX);
+    let symbol = stage.list("NEW", Channel::Quote);
+    stage.push(&[trade(symbol, stage.time(), 1)]);
+    stage.after_ms(1);
+    let told = peer.read(usize::MAX);
+    let batch: Value = serde_json::from_str(&told[0].1).expect("JSON");
+    assert_eq!((&batch["added"][0], &batch["rows"][0]["symbol"]), (&"trade:NEW".into(), &"NEW".into()));
+}

@@ -63,6 +63,11 @@ pub enum What {
 }
 
 impl Event {
+    /// Whether it is a loss.
+    pub fn is_gap(&self) -> bool {
+        matches!(self.what, What::Gap { .. })
+    }
+
     /// Whether it says that events were no longer to be had where they are asked for.
     pub fn is_overrun(&self) -> bool {
         matches!(self.what, What::Gap { reason: Reason::LogOverrun, .. })

@@ -26,9 +26,6 @@ pub type StreamKey = u32;
 /// A client, as the shard numbers them.
 pub type SessionKey = u32;
 
-/// Images that were given whole, each with the revision it had: changes up to that are not given again.
-pub type Wholes = Vec<(Topic, Rev)>;
-
 /// What a client beside its stream holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Debt {
@@ -36,8 +33,9 @@ pub struct Debt {
     pub held: Rev,
     /// Events: the same. They are given in order, so a payment may stop between two.
     pub events: Rev,
-    /// Images of which each change is given, and which were given whole in a state newer than `events`; sorted.
-    pub wholes: Wholes,
+    /// Topics of which more was given than that, each with the revision up to which: images that came whole, and events whose
+    /// loss was announced; sorted.
+    pub further: Vec<(Topic, Rev)>,
     /// The last `seq` given; `None` before the first frame.
     pub seq: Option<u64>,
     /// The last frame given said `more`.
@@ -65,7 +63,7 @@ impl Debt {
         Self {
             held: rev,
             events: rev,
-            wholes: Vec::new(),
+            further: Vec::new(),
             seq: Some(seq),
             under_way: false,
             cursor: 0,
@@ -80,26 +78,37 @@ impl Debt {
 
     /// Whether the client holds what those on the stream hold.
     pub fn is_level(&self, stream: &Stream) -> bool {
-        (self.held, self.events) == (stream.rev, stream.events_rev) && self.wholes.is_empty()
+        (self.held, self.events) == (stream.rev, stream.events_rev) && self.further.is_empty()
     }
 
-    /// Notes that an image was given whole, as it was at `rev`.
-    pub fn gave_whole(&mut self, topic: Topic, rev: Rev) {
-        match self.wholes.binary_search_by_key(&topic, |(topic, _)| *topic) {
-            Ok(at) => self.wholes[at].1 = rev,
-            Err(at) => self.wholes.insert(at, (topic, rev)),
+    /// What was owed is given.
+    pub fn end_payment(&mut self, stream: &Stream) {
+        (self.held, self.cursor, self.news) = (self.target, 0, None);
+        (self.fresh, self.joining) = (false, false);
+        let (held, events) = (self.held, self.events);
+        self.further.retain(|(topic, rev)| match stream.wish.is_event(topic.channel) {
+            true => *rev > events,
+            false => stream.joined_at(*topic).max(*rev) > held,
+        });
+    }
+
+    /// Notes that an image was given whole as it was at `rev`, or that a loss up to there was announced.
+    pub fn gave(&mut self, topic: Topic, rev: Rev) {
+        match self.further.binary_search_by_key(&topic, |(topic, _)| *topic) {
+            Ok(at) => self.further[at].1 = rev,
+            Err(at) => self.further.insert(at, (topic, rev)),
         }
     }
 
-    /// The revision at which an image was given whole since the client held all of the others.
-    pub fn whole_rev(&self, topic: Topic) -> Option<Rev> {
-        let at = self.wholes.binary_search_by_key(&topic, |(topic, _)| *topic).ok()?;
-        Some(self.wholes[at].1)
+    /// Up to where more of this topic was given than of the others.
+    pub fn given_rev(&self, topic: Topic) -> Option<Rev> {
+        let at = self.further.binary_search_by_key(&topic, |(topic, _)| *topic).ok()?;
+        Some(self.further[at].1)
     }
 
     /// Up to where the changes of an image that is kept in the log were given.
     pub fn image_rev(&self, topic: Topic, mode: Mode) -> Rev {
-        self.whole_rev(topic).unwrap_or(0).max(if mode == Mode::Every { self.events } else { self.held })
+        self.given_rev(topic).unwrap_or(0).max(if mode == Mode::Every { self.events } else { self.held })
     }
 
     /// Whether the client holds nothing of this topic, whatever it holds of others.
@@ -489,7 +498,7 @@ impl Streams {
                 continue;
             }
             for &topic in &news {
-                if !(listed.contains(&topic.symbol.index()) && topic.is_logged()) {
+                if !(listed.contains(&topic.symbol.index()) && stream.wish.is_logged(topic.channel)) {
                     stream.joined.push((topic, rev));
                 }
                 register(&mut self.interest, topic.symbol, key as StreamKey);

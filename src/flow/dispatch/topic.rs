@@ -133,11 +133,6 @@ impl Topic {
     pub fn is_image(self) -> bool {
         self.channel < Channel::Book
     }
-
-    /// Whether all that it has is events in the log, wanted or not.
-    pub fn is_logged(self) -> bool {
-        matches!(self.channel, Channel::Trade | Channel::Status)
-    }
 }
 
 /// Why books so deep cannot be had of these topics, if one of them comes less deep from its feed.

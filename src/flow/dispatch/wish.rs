@@ -242,6 +242,11 @@ impl Wish {
         }
     }
 
+    /// Whether all that is given of the channel is events that are in the log, wanted or not.
+    pub fn is_logged(&self, channel: Channel) -> bool {
+        matches!(channel, Channel::Trade | Channel::Status) && self.is_event(channel)
+    }
+
     /// Whether the changes of images must be in the log.
     pub fn keeps_images(&self) -> bool {
         matches!(self.mode, Mode::Every | Mode::TradeSafe) || self.window

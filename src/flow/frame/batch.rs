@@ -116,7 +116,7 @@ impl Batch {
 
     /// Whether a row of `bytes` might not fit any more. An empty frame has room for any row.
     pub fn is_full(&self, bytes: usize) -> bool {
-        !self.is_empty() && self.bytes.len() + bytes > self.rows_end()
+        !self.is_empty() && self.bytes.len() + bytes >= self.rows_end()
     }
 
     /// How long [`Batch::rows`] may become before the next image row might not fit.

@@ -25,7 +25,7 @@ use crate::flow::conflation::replica::Replica;
 use crate::flow::dispatch::sieve::{Look, Owed, Sieve};
 use crate::flow::dispatch::streams::{Debt, Stream};
 use crate::flow::dispatch::topic::Topic;
-use crate::flow::dispatch::wish::{Mode, Packing};
+use crate::flow::dispatch::wish::Packing;
 
 /// Selections shorter than this are walked whole; for longer ones the walk over what changed is tried first.
 const SHORT_SELECTION: usize = 64;
@@ -188,7 +188,7 @@ impl Encoder {
         }
         let done = self.fill(stream, &walk, debt, events_target, batch);
         if batch.is_empty() && done && !owes_end && before == Some(stream.seq) {
-            (debt.held, debt.cursor, debt.joining, debt.news) = (debt.target, 0, false, None);
+            debt.end_payment(stream);
             return debt.is_level(stream);
         }
         // Only what was given at once, and as it stands here, can be told in one number.
@@ -206,13 +206,7 @@ impl Encoder {
         self.finish(batch, head, stream.wish.packing);
         (debt.seq, debt.under_way) = (Some(stream.seq), !done);
         if done {
-            (debt.held, debt.cursor, debt.news) = (debt.target, 0, None);
-            (debt.fresh, debt.joining) = (false, false);
-            let (held, events) = (debt.held, debt.events);
-            debt.wholes.retain(|(topic, rev)| match stream.wish.mode {
-                Mode::Every => *rev > events,
-                _ => stream.joined_at(*topic).max(*rev) > held,
-            });
+            debt.end_payment(stream);
         }
         done && debt.is_level(stream)
     }
@@ -335,7 +329,7 @@ impl Encoder {
         while let Some(&topic) = topics.get(debt.cursor as usize) {
             let there =
                 (stream.joined.is_empty() || stream.joined_at(topic) <= debt.held) && !debt.lacks(topic);
-            let held = if there { debt.held } else { debt.whole_rev(topic).unwrap_or(0) };
+            let held = if there { debt.held } else { debt.given_rev(topic).unwrap_or(0) };
             let rev = self.topic_rev(stream, topic);
             // Of an image of which each change is given, only the first row is its state.
             let is_event = held > 0 && topic.is_image() && stream.wish.is_event(topic.channel);
@@ -345,7 +339,7 @@ impl Encoder {
                 }
                 self.push_topic_row(stream, topic, held, debt, batch);
                 if held == 0 && topic.is_image() && !stream.kept_images().is_empty() {
-                    debt.gave_whole(topic, rev);
+                    debt.gave(topic, rev);
                 }
             }
             debt.cursor += 1;
@@ -382,7 +376,7 @@ impl Encoder {
                             // Each image may have a `since` of its own: nobody else wants the same row.
                             encode_image(out, &replica.images, name, symbol, shape);
                             if wish.window && since > 0 {
-                                let since = since.max(debt.whole_rev(topic).unwrap_or(0));
+                                let since = since.max(debt.given_rev(topic).unwrap_or(0));
                                 let window = window_of(replica, topic, since);
                                 if out.len() == before && !window.is_empty() {
                                     let head = replica.images.head(symbol);

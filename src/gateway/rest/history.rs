@@ -174,9 +174,8 @@ impl Taken {
     fn begin_after(&mut self, since_q: u64, topic: Topic) {
         let first_q = match self.events.front_mut() {
             None => self.known.gone_q + 1,
-            Some(Event { what: What::Gap { from: Some(from), .. }, .. }) => {
-                *from = (*from).max(since_q + 1);
-                *from
+            Some(Event { what: What::Gap { from, .. }, .. }) => {
+                *from.insert(from.unwrap_or(0).max(since_q + 1))
             }
             Some(event) => event.q,
         };
@@ -307,6 +306,19 @@ mod tests {
         assert!(page.contains(r#""topic":"trade:A","first_q":701,"last_q":1000,"#), "{page}");
         let page = world.ask("bar_1m:A", "", Form::Json).expect("no bars yet");
         assert!(page.contains(r#""first_q":null,"last_q":0,"rows":[],"gaps":[],"more":false}"#), "{page}");
+    }
+
+    #[test]
+    fn a_loss_without_a_beginning_is_one_gap() {
+        let topic = Topic { channel: Channel::Trade, symbol: Symbol::at(0) };
+        let known = log::Topic::default();
+        let gap = Event { q: 10, ..known.gone(topic.channel, topic.symbol) };
+        let (events, epoch) = (VecDeque::from([gap]), Arc::default());
+        let mut taken = Taken { events, has_more: false, known, rev: 9, epoch };
+        taken.begin_after(3, topic);
+        let (from, reason) = (Some(4), Reason::LogOverrun);
+        let what = What::Gap { channel: topic.channel, from, reason };
+        assert_eq!(taken.events, [Event { what, ..gap }]);
     }
 
     #[test]

@@ -142,7 +142,7 @@ impl<I: Io> Shard<I> {
             return false;
         }
         let level = (debt.held, debt.events, debt.seq) == (before.held, before.events, before.seq);
-        let whole = !debt.under_way && !debt.fresh && debt.news.is_none() && debt.wholes.is_empty();
+        let whole = !debt.under_way && !debt.fresh && debt.news.is_none() && debt.further.is_empty();
         let can = level && whole && idle;
         // Who cannot take anything now comes back when its socket has room.
         if !can && idle {
@@ -274,17 +274,18 @@ impl<I: Io> Shard<I> {
         self.encoder.ticks.given.clear();
         let level = self.encoder.encode_private(stream, &mut paid, &mut self.private, self.now);
         let frame = self.private.frame(0);
-        let offered = if frame.is_empty() {
-            Ok(Offered::Taken)
-        } else {
+        let has_frame = !frame.is_empty();
+        let offered = if has_frame {
             session.outbox.offer(&mut session.wire, frame, &mut None, self.now.mono_ns)
+        } else {
+            Ok(Offered::Taken)
         };
         match offered {
             // Nothing went out, so nothing was paid. The socket reports when it has room.
             Ok(Offered::Refused) => return,
             Ok(Offered::Taken | Offered::Kept) => {
                 session.paid_sub = sub as u16;
-                let frames = u64::from(!frame.is_empty());
+                let frames = u64::from(has_frame);
                 self.stats.frames_written += frames;
                 self.stats.frames_private += frames;
                 self.stats.bytes_written += frame.len() as u64;
@@ -305,7 +306,7 @@ impl<I: Io> Shard<I> {
         }
         // The catch-up was this client's frame of the slot, unless it has brought it level with those who had theirs.
         if has_images {
-            let served = whole && !was_first && (stream.is_open() || !level);
+            let served = has_frame && whole && !was_first && (stream.is_open() || !level);
             paid.served_until_ns = slot_end_ns.filter(|_| served).unwrap_or_default();
         }
         let level = level && paid.served_until_ns <= self.now.mono_ns;

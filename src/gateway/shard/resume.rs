@@ -75,7 +75,7 @@ impl<I: Io> Shard<I> {
                 || wish.needs_more_than(&old.wish, topic.channel)
         };
         let news: Vec<Topic> = selection.topics().iter().copied().filter(is_new).collect();
-        had.wholes.retain(|(topic, _)| news.binary_search(topic).is_err());
+        had.further.retain(|(topic, _)| news.binary_search(topic).is_err());
         let news = (!news.is_empty()).then(|| news.into());
         let debt = Debt { cursor: 0, under_way: false, queued: false, served_until_ns: 0, news, ..had };
         if wish.filter.is_none() && old.wish.filter.is_none() {

@@ -8,7 +8,7 @@ use super::Encoder;
 use crate::base::limits::ROW_BYTES_MAX;
 use crate::base::reason::Reason;
 use crate::flow::conflation::Rev;
-use crate::flow::conflation::log::{Event, What};
+use crate::flow::conflation::log::{Event, Topic as Known, What};
 use crate::flow::conflation::replica::Replica;
 use crate::flow::dispatch::streams::{Debt, Stream};
 use crate::flow::dispatch::topic::Topic;
@@ -37,31 +37,37 @@ impl Encoder {
         if self.replica.log.image_gone_rev() > debt.events && !self.push_lost_images(stream, debt, batch) {
             return false;
         }
+        if !self.push_losses(stream, debt, target, batch) {
+            return false;
+        }
         let (due, all) = self.due_events(stream, debt, target);
         let mut rows = 0;
         for (at, event) in due.iter().enumerate() {
             // What has one revision stands in one frame: a change of phase is an event, and changes an image too.
             let together = due[at + 1..].iter().take_while(|next| next.rev == event.rev).count();
+            if let What::Gap { from, reason, .. } = event.what {
+                // A gap stands before the rows it precedes, so it begins a frame of its own.
+                if rows > 0 || batch.is_full(0) {
+                    return false;
+                }
+                let topic = topic_of(event);
+                self.push_loss(topic, from, event.q, reason, batch);
+                // A source may have told many losses at once, which all have one revision: more than a frame takes.
+                if !due.get(at + 1).is_some_and(|next| next.is_gap() && topic_of(next) == topic) {
+                    debt.gave(topic, event.rev);
+                }
+                continue;
+            }
             if event.rev > debt.events && batch.is_full(together * ROW_BYTES_MAX) {
                 return false;
             }
-            if let What::Gap { from, reason, .. } = event.what {
-                if rows > 0 {
-                    // A gap stands before the rows it precedes, so it begins a frame of its own.
+            if event.channel() == Channel::Trade && stream.is_ahead() {
+                self.push_quote_met(stream, event, debt, batch);
+                if event.rev > debt.events && batch.is_full(together * ROW_BYTES_MAX) {
                     return false;
                 }
-                self.count_gap(reason);
-                let name = self.replica.name(event.symbol);
-                push_gap(&mut batch.gaps, event.channel(), name, from, event.q, reason.label());
-            } else {
-                if event.channel() == Channel::Trade && stream.is_ahead() {
-                    self.push_quote_met(stream, event, debt, batch);
-                    if event.rev > debt.events && batch.is_full(together * ROW_BYTES_MAX) {
-                        return false;
-                    }
-                }
-                rows += usize::from(self.push_event(stream, event, batch));
             }
+            rows += usize::from(self.push_event(stream, event, batch));
             debt.events = event.rev;
         }
         if all {
@@ -70,9 +76,31 @@ impl Encoder {
         all
     }
 
-    fn count_gap(&mut self, reason: Reason) {
+    /// Announces which events are no longer in the log: of what is lost after the target too, by the next payment there would
+    /// be more of it; but as of images, once in a payment.
+    fn push_losses(&mut self, stream: &Stream, debt: &mut Debt, target: Rev, batch: &mut Batch) -> bool {
+        for &topic in stream.events() {
+            let Known { gone_rev, gone_q, .. } = *self.replica.log.topic(topic.channel, topic.symbol);
+            if gone_rev <= debt.events {
+                continue;
+            }
+            let told = debt.events.max(stream.joined_at(topic)).max(debt.given_rev(topic).unwrap_or(0));
+            if told < target && told < gone_rev {
+                if batch.is_full(0) {
+                    return false;
+                }
+                self.push_loss(topic, None, gone_q, Reason::LogOverrun, batch);
+                debt.gave(topic, gone_rev);
+            }
+        }
+        true
+    }
+
+    fn push_loss(&mut self, topic: Topic, from: Option<u64>, to: u64, reason: Reason, batch: &mut Batch) {
         self.stats.gaps += 1;
         self.stats.overruns += u64::from(reason == Reason::LogOverrun);
+        let name = self.replica.name(topic.symbol);
+        push_gap(&mut batch.gaps, topic.channel, name, from, to, reason.label());
     }
 
     /// Appends an event's row; says whether it has one: of an image's change no selected field may be in it.
@@ -96,10 +124,12 @@ impl Encoder {
         true
     }
 
-    /// Of images whose changes are no longer all in the log: announces the loss, and gives the image of now instead.
+    /// Of images whose changes are no longer all in the log: announces the loss, and gives the image of now instead. What is
+    /// lost after that is owed by the next payment, or busy images would keep the others from their turn for ever.
     fn push_lost_images(&mut self, stream: &Stream, debt: &mut Debt, batch: &mut Batch) -> bool {
         for &topic in stream.event_images() {
-            if self.has_lost(topic, debt.image_rev(topic, stream.wish.mode)) {
+            let since = debt.image_rev(topic, stream.wish.mode);
+            if since < debt.target && self.has_lost(topic, since) {
                 if batch.is_full(0) {
                     return false;
                 }
@@ -117,18 +147,18 @@ impl Encoder {
 
     /// Announces that changes of an image are lost, and gives it whole.
     fn push_instead(&mut self, stream: &Stream, topic: Topic, debt: &mut Debt, batch: &mut Batch) {
-        self.count_gap(Reason::LogOverrun);
         let Topic { channel, symbol } = topic;
-        let (name, head) = (self.replica.name(symbol), self.replica.images.head(symbol));
         // The row itself has the last number.
-        push_gap(&mut batch.gaps, channel, name, None, head.q.saturating_sub(1), Reason::LogOverrun.label());
+        let last_q = self.replica.images.head(symbol).q;
+        self.push_loss(topic, None, last_q.saturating_sub(1), Reason::LogOverrun, batch);
+        let (name, head) = (self.replica.name(symbol), self.replica.images.head(symbol));
         let Wish { fields, style, .. } = *stream.wish;
         let shape = Shape { since: 0, fields: fields.mask(channel), style };
         encode_image(batch.rows(), &self.replica.images, name, symbol, shape);
         batch.rows().put(b",");
         self.stats.rows += 1;
         self.ticks.give(head.arrival_ns);
-        debt.gave_whole(topic, self.replica.images.rev(symbol));
+        debt.gave(topic, self.replica.images.rev(symbol));
     }
 
     /// Appends what changed of a trade's quote until the trade, unless it was given.
@@ -137,10 +167,10 @@ impl Encoder {
         if stream.kept_images().binary_search(&topic).is_err() {
             return; // only the trades were asked for
         }
-        if debt.whole_rev(topic).is_none() {
+        if debt.given_rev(topic).is_none() {
             if debt.lacks(topic) {
                 self.push_topic_row(stream, topic, 0, debt, batch);
-                return debt.gave_whole(topic, self.replica.images.rev(topic.symbol));
+                return debt.gave(topic, self.replica.images.rev(topic.symbol));
             }
             if stream.joined_at(topic) > debt.held {
                 return; // it comes whole at the next slot
@@ -179,7 +209,7 @@ impl Encoder {
             out.put(b",");
             self.stats.rows += 1;
         }
-        debt.gave_whole(topic, change.rev);
+        debt.gave(topic, change.rev);
     }
 
     /// The events after `since`, oldest first, and whether these are all. Who is far behind gets them in portions, so that
@@ -189,30 +219,23 @@ impl Encoder {
         let mut due: Vec<Event> = Vec::new();
         let since = |topic: Topic| debt.events.max(stream.joined_at(topic));
         let since_image = |topic: Topic| debt.image_rev(topic, stream.wish.mode);
-        for &topic in stream.events() {
-            let known = log.topic(topic.channel, topic.symbol);
-            if known.gone_rev > since(topic) {
-                // What has gone beyond the target is told with it: by the next payment more would have.
-                let gone = known.gone(topic.channel, topic.symbol);
-                due.push(Event { rev: gone.rev.min(target), ..gone });
-            }
-        }
+        let is_due = |event: &&Event| {
+            let is_told = event.is_gap() && debt.given_rev(topic_of(event)) >= Some(event.rev);
+            !is_told && event.rev <= target && passes(&stream.wish, event)
+        };
         let wanted = |event: &&Event| {
-            let topic = Topic { channel: event.channel(), symbol: event.symbol };
+            let topic = topic_of(event);
             if topic.is_image() {
                 return stream.event_images().binary_search(&topic).is_ok() && event.rev > since_image(topic);
             }
-            stream.events().binary_search(&topic).is_ok()
-                && event.rev > since(topic)
-                && passes(&stream.wish, event)
+            stream.events().binary_search(&topic).is_ok() && event.rev > since(topic) && is_due(event)
         };
         let mut all = true;
         let behind = log.count_since(debt.events);
         if behind > EVENTS_AT_ONCE || behind < stream.events().len() + stream.event_images().len() {
-            let before = due.len();
             let behind = log.since(debt.events).take_while(|event| event.rev <= target);
             due.extend(behind.filter(wanted).take(EVENTS_AT_ONCE));
-            all = due.len() - before < EVENTS_AT_ONCE;
+            all = due.len() < EVENTS_AT_ONCE;
             if let (false, Some(last)) = (all, due.last().map(|event| event.rev)) {
                 // What has one revision is not torn apart.
                 due.truncate(due.iter().rposition(|event| event.rev < last).map_or(due.len(), |at| at + 1));
@@ -220,15 +243,16 @@ impl Encoder {
         } else {
             for &topic in stream.events() {
                 let events = log.topic_since(topic.channel, topic.symbol, since(topic));
-                due.extend(events.filter(|event| event.rev <= target && passes(&stream.wish, event)));
+                due.extend(events.filter(is_due));
             }
             for &topic in stream.event_images() {
                 let events = log.topic_since(topic.channel, topic.symbol, since_image(topic));
                 due.extend(events.filter(|event| event.rev <= target));
             }
         }
-        // A gap that has the revision of an event stands before it.
-        due.sort_unstable_by_key(|event| (event.rev, !matches!(event.what, What::Gap { .. })));
+        // A gap that has the revision of an event stands before it, and those of a topic stand together.
+        let gap = |event: &Event| event.is_gap().then(|| (topic_of(event), event.q));
+        due.sort_by_key(|event| (event.rev, !event.is_gap(), gap(event)));
         (due, all)
     }
 
@@ -242,6 +266,10 @@ impl Encoder {
             _ => event.q - 1,
         })
     }
+}
+
+fn topic_of(event: &Event) -> Topic {
+    Topic { channel: event.channel(), symbol: event.symbol }
 }
 
 /// Whether the filter, if there is one, lets an event through: it speaks of trades alone.
