@@ -1,6 +1,6 @@
 //! The events that a client lacks, and the changes of images where each is given: in their order, losses before them.
 //!
-//! Bound kept here: `EVENTS_AT_ONCE` events are taken from the log for one frame.
+//! Bounds kept here: `EVENTS_AT_ONCE` events are taken from the log for one frame, or `CHAINED_MAX` from chains.
 
 use tickgate_feeds::market::{Channel, TradeKind, index, quote};
 
@@ -20,6 +20,8 @@ use crate::flow::frame::row::{
 
 /// Events taken from the log for one frame: more than fit into one.
 const EVENTS_AT_ONCE: usize = 1024;
+/// Events taken from the chains of the topics for one frame: their newest come first, so it must be all or nothing.
+const CHAINED_MAX: usize = 4 * EVENTS_AT_ONCE;
 
 impl Encoder {
     /// Appends the events after `debt.events` in their order, each topic's losses before them.
@@ -212,47 +214,56 @@ impl Encoder {
         debt.gave(topic, change.rev);
     }
 
-    /// The events after `since`, oldest first, and whether these are all. Who is far behind gets them in portions, so that
-    /// no payment walks the whole log for one frame.
+    /// The events that the client lacks, oldest first, and whether these are all.
     fn due_events(&self, stream: &Stream, debt: &Debt, target: Rev) -> (Vec<Event>, bool) {
-        let log = &self.replica.log;
-        let mut due: Vec<Event> = Vec::new();
-        let since = |topic: Topic| debt.events.max(stream.joined_at(topic));
-        let since_image = |topic: Topic| debt.image_rev(topic, stream.wish.mode);
-        let is_due = |event: &&Event| {
-            let is_told = event.is_gap() && debt.given_rev(topic_of(event)) >= Some(event.rev);
-            !is_told && event.rev <= target && passes(&stream.wish, event)
-        };
-        let wanted = |event: &&Event| {
-            let topic = topic_of(event);
-            if topic.is_image() {
-                return stream.event_images().binary_search(&topic).is_ok() && event.rev > since_image(topic);
-            }
-            stream.events().binary_search(&topic).is_ok() && event.rev > since(topic) && is_due(event)
-        };
-        let mut all = true;
-        let behind = log.count_since(debt.events);
-        if behind > EVENTS_AT_ONCE || behind < stream.events().len() + stream.event_images().len() {
-            let behind = log.since(debt.events).take_while(|event| event.rev <= target);
-            due.extend(behind.filter(wanted).take(EVENTS_AT_ONCE));
-            all = due.len() < EVENTS_AT_ONCE;
-            if let (false, Some(last)) = (all, due.last().map(|event| event.rev)) {
-                // What has one revision is not torn apart.
-                due.truncate(due.iter().rposition(|event| event.rev < last).map_or(due.len(), |at| at + 1));
-            }
+        let topics = stream.events().len() + stream.event_images().len();
+        let chained = if self.replica.log.count_since(debt.events) < topics {
+            None
         } else {
-            for &topic in stream.events() {
-                let events = log.topic_since(topic.channel, topic.symbol, since(topic));
-                due.extend(events.filter(is_due));
-            }
-            for &topic in stream.event_images() {
-                let events = log.topic_since(topic.channel, topic.symbol, since_image(topic));
-                due.extend(events.filter(|event| event.rev <= target));
-            }
-        }
+            self.chained_events(stream, debt, target)
+        };
+        let (mut due, all) =
+            chained.map_or_else(|| self.logged_events(stream, debt, target), |due| (due, true));
         // A gap that has the revision of an event stands before it, and those of a topic stand together.
         let gap = |event: &Event| event.is_gap().then(|| (topic_of(event), event.q));
         due.sort_by_key(|event| (event.rev, !event.is_gap(), gap(event)));
+        (due, all)
+    }
+
+    /// What is due by the chains of its topics, so that others' events cost nothing; `None` when it is more than
+    /// `CHAINED_MAX`.
+    fn chained_events(&self, stream: &Stream, debt: &Debt, target: Rev) -> Option<Vec<Event>> {
+        let mut due = Vec::new();
+        for &topic in stream.events().iter().chain(stream.event_images()) {
+            let since = since(stream, debt, topic);
+            let events = self.replica.log.topic_since(topic.channel, topic.symbol, since);
+            due.extend(
+                events.filter(|event| is_due(stream, debt, target, event)).take(CHAINED_MAX - due.len()),
+            );
+            if due.len() == CHAINED_MAX {
+                return None;
+            }
+        }
+        Some(due)
+    }
+
+    /// What is due by the order of the log. Who is far behind gets it in portions, so that no payment walks the whole log
+    /// for one frame.
+    fn logged_events(&self, stream: &Stream, debt: &Debt, target: Rev) -> (Vec<Event>, bool) {
+        let wanted = |event: &&Event| {
+            let topic = topic_of(event);
+            let topics = if topic.is_image() { stream.event_images() } else { stream.events() };
+            topics.binary_search(&topic).is_ok()
+                && event.rev > since(stream, debt, topic)
+                && is_due(stream, debt, target, event)
+        };
+        let behind = self.replica.log.since(debt.events).take_while(|event| event.rev <= target);
+        let mut due: Vec<Event> = behind.filter(wanted).take(EVENTS_AT_ONCE).copied().collect();
+        let all = due.len() < EVENTS_AT_ONCE;
+        if let (false, Some(last)) = (all, due.last().map(|event| event.rev)) {
+            // What has one revision is not torn apart.
+            due.truncate(due.iter().rposition(|event| event.rev < last).map_or(due.len(), |at| at + 1));
+        }
         (due, all)
     }
 
@@ -270,6 +281,20 @@ impl Encoder {
 
 fn topic_of(event: &Event) -> Topic {
     Topic { channel: event.channel(), symbol: event.symbol }
+}
+
+/// Up to where the client was given what the log has of a topic.
+fn since(stream: &Stream, debt: &Debt, topic: Topic) -> Rev {
+    if topic.is_image() {
+        return debt.image_rev(topic, stream.wish.mode);
+    }
+    debt.events.max(stream.joined_at(topic))
+}
+
+/// Whether a topic's event is due in a payment up to `target`.
+fn is_due(stream: &Stream, debt: &Debt, target: Rev, event: &Event) -> bool {
+    let is_told = event.is_gap() && debt.given_rev(topic_of(event)) >= Some(event.rev);
+    !is_told && event.rev <= target && passes(&stream.wish, event)
 }
 
 /// Whether the filter, if there is one, lets an event through: it speaks of trades alone.
