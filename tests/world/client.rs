@@ -351,6 +351,12 @@ impl Client {
                 other => panic!("unexpected opcode {other}: {}", String::from_utf8_lossy(&payload)),
             }
         }
+        // Who does not even take the goodbye is cut off in the middle of a frame.
+        let is_cut_off = self.pipe.borrow().server_closed && self.pipe.borrow().to_client.is_empty();
+        if is_cut_off && !self.hung_up {
+            assert!(!self.steady, "who reads is not cut off");
+            self.hang_up();
+        }
     }
 
     fn hear(&mut self, text: &[u8], history: &History, symbols: &Symbols) {
