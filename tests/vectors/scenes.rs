@@ -696,9 +696,9 @@ fn epoch() -> Script {
         .send(&json!({"action": "subscribe", "sub": "tape", "mode": "every", "topics": ["VCB", "trade:VCB"],
         "fields": ["last"]}));
     script.turn(10);
-    script.stage.ingest.set_link(FeedId(0), State::Stale);
+    script.stage.ingest.set_state(FeedId(0), State::Stale);
     script.turn(10);
-    script.stage.ingest.set_link(FeedId(0), State::Live);
+    script.stage.ingest.set_state(FeedId(0), State::Live);
     adopt(&script, &mut told, 95, &[(0, "61500", false)]);
     script.turn(10);
     told.epoch = Arc::from("second");

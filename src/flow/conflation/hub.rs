@@ -183,6 +183,9 @@ impl Hub {
             return;
         }
         self.feeds[at] = state;
+        if self.adopted.is_some() {
+            return self.set_link(state); // nothing here has a revision to change its state at
+        }
         if state == State::Closed {
             self.bars.close_due(feed, Time(i64::MAX), &mut self.finals);
             self.log_finals(Time(0), 0);
