@@ -101,12 +101,17 @@ impl World {
     fn add_edge(&mut self) {
         let mut edge =
             Edge::connect(&format!("edge{}", self.edges.len()), self.newest_shards(), &mut Rng::with_seed(0));
+        self.settle_edge(&mut edge);
+        self.edges.push(edge);
+    }
+
+    /// Lets an edge come to its first picture.
+    fn settle_edge(&mut self, edge: &mut Edge) {
         while !edge.is_ready() {
             self.mono_ns += 1_000_000;
             self.turn();
             edge.listen(usize::MAX, &self.symbols, self.mono_ns);
         }
-        self.edges.push(edge);
     }
 
     /// The shards of the last gateway of the chain.
@@ -411,6 +416,35 @@ fn clients_go_from_any_node_to_any_other() {
         assert!(seen.frames > 5_000 && seen.resumes > 100 && seen.digests > 500, "{seen:?}");
         // Those that come to a node that is not there yet, edges that lose their line, and what they lost behind it.
         assert!(seen.behind > 20 && seen.links > 500 && seen.gaps > 50, "{seen:?}");
+    }
+}
+
+#[test]
+fn a_gateway_beside_other_feeds_has_every_value_and_misses_no_trade_in_silence() {
+    let (mut lost, mut links) = (0, 0);
+    for seed in seeds(SEEDS / 4) {
+        println!("seed {seed}");
+        let mut world = World::new(seed, tight());
+        let mut random = Rng::with_seed(seed);
+        let mut beside = Edge::beside(&mut world.shards, &mut random);
+        world.settle_edge(&mut beside);
+        for _ in 0..world.random.usize(..STEPS_MAX) {
+            world.step();
+            beside.listen([0, 300, 5_000, usize::MAX][random.usize(..4)], &world.symbols, world.mono_ns);
+            if random.u8(..20) == 0 {
+                beside.reconnect(&mut world.shards, &mut random);
+            }
+        }
+        for _ in 0..100 {
+            world.mono_ns += 100_000_000;
+            world.turn();
+            beside.listen(usize::MAX, &world.symbols, world.mono_ns);
+        }
+        (lost, links) = (lost + beside.check_retold(&world.ingest), links + beside.links());
+    }
+    println!("{lost} lost, {links} links");
+    if std::env::var("TICKGATE_SEED").is_err() {
+        assert!(lost > 100 && links > 100, "{lost} {links}");
     }
 }
 

@@ -35,7 +35,7 @@ pub enum Market {
 /// A decoder of raw and combined streams, and of REST depth snapshots.
 ///
 /// Trades come as `trade` or as `aggTrade`: a symbol that has both is told by its `trade`s alone. Numbers that are
-/// missing between two trades of the same kind are reported as [`Body::Lost`], and a number seen before is dropped.
+/// missing between two trades of the same kind are reported as [`Body::Missing`], and a number seen before is dropped.
 ///
 /// A depth snapshot names no symbol. Handed to [`Feed::decode`] it is taken for the only symbol that waits for one, or
 /// for the only one known; a live connection, which knows whose it fetched, calls [`Binance::snapshot`].
@@ -134,7 +134,7 @@ impl Binance {
         *newest = Some(trade.id);
         let (symbol, time) = (known.symbol, trade.time.unwrap_or(arrival));
         if lost > 0 {
-            out.push(Update::new(symbol, time, Body::Missing(u32::try_from(lost).unwrap_or(u32::MAX))));
+            out.push(Update::new(symbol, time, Body::missing(Channel::Trade, lost)));
         }
         let body = crate::market::Trade {
             price: trade.price,

@@ -233,7 +233,7 @@ macro_rules! codes {
 }
 
 codes! {
-    /// How far an image can be trusted right now.
+    /// How far an image can be trusted right now. Of several words about one image the one that stands last here counts.
     State {
         /// Accepted, no data yet.
         Pending "pending",
@@ -397,12 +397,24 @@ pub enum Body {
     Bar(Bar),
     /// The symbol's trading phase changed.
     Phase(Phase),
-    /// The venue halted the symbol (true) or let it go on (false).
-    Halt(bool),
-    /// That many trades of the symbol are known to be lost before this point, by the venue's own numbers.
-    Missing(u32),
+    /// How far the source itself trusts its image of the symbol from now on; [`State::Live`] before it says so.
+    State(State),
+    /// That many events of a channel are known to be lost before this point, by the source's own numbers.
+    Missing {
+        /// A channel of events.
+        channel: Channel,
+        /// How many.
+        count: u32,
+    },
     /// That many trades of the symbol had to go because the gateway could not take them.
     Lost(u32),
+}
+
+impl Body {
+    /// That many events of a channel are lost; more than can be counted are as many as can.
+    pub fn missing(channel: Channel, count: u64) -> Self {
+        Self::Missing { channel, count: u32::try_from(count).unwrap_or(u32::MAX) }
+    }
 }
 
 /// One change of one symbol.

@@ -10,6 +10,7 @@
 mod directory;
 mod plan;
 mod row;
+mod retelling;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ use simd_json::tape::Value;
 
 pub use self::directory::Directory;
 pub use self::plan::Plan;
+pub use self::retelling::Retelling;
 pub use self::row::{Body, Gap, Image, Row};
 use crate::feed::DecodeError;
 use crate::market::{Channel, FeedId, State, Symbol};
@@ -51,6 +53,16 @@ pub enum Item {
     Row(Row),
     /// A loss.
     Gap(Gap),
+}
+
+impl Item {
+    /// Items of equal revisions stand in the order in which they were told.
+    fn rev(&self) -> u64 {
+        match self {
+            Self::Row(row) => row.rev,
+            Self::Gap(gap) => gap.rev,
+        }
+    }
 }
 
 /// What an upstream told, whole up to a revision: in the order of its frames, with losses before what they precede.
@@ -86,8 +98,14 @@ impl Told {
             name.symbol = Some(listed);
         }
         if let Some(directory) = self.directory.take() {
-            directory.apply(symbols, |name| self.find(name));
+            directory.apply(symbols, self.feed, |name| self.find(name));
         }
+    }
+
+    /// Takes the news out, in the order of their revisions: whole images come first in a frame, in that of their names.
+    pub fn take(&mut self) -> Vec<Item> {
+        self.items.sort_by_key(Item::rev);
+        std::mem::take(&mut self.items)
     }
 
     /// The symbol that a name became here.

@@ -29,14 +29,11 @@ pub trait Sink {
     /// Says what time it is, so that symbols of the feed can be found silent.
     fn settle(&self, feed: FeedId, now_ns: u64);
 
-    /// Says how far the feed can be trusted from now on.
+    /// Says how far the feed can be trusted from now on; of an edge that is its link.
     fn set_state(&self, feed: FeedId, state: State);
 
     /// Takes over what another gateway has told.
     fn adopt(&self, told: &mut Told, arrival_ns: u64);
-
-    /// Says how far everything can be trusted from now on, since the line to that gateway is as it is.
-    fn set_link(&self, feed: FeedId, state: State);
 }
 
 /// What the outside may ask of a running feed.

@@ -132,11 +132,11 @@ fn drop_overwritten(queue: &mut Vec<Update>) {
                     new_books.insert(symbol);
                 }
             }
-            Body::Trade(_) | Body::Missing(_) | Body::Lost(_) => {
+            Body::Trade(_) | Body::Missing { .. } | Body::Lost(_) => {
                 fields.remove(&(symbol, Channel::Quote));
                 fields.remove(&(symbol, Channel::Index));
             }
-            Body::Bar(_) | Body::Phase(_) | Body::Halt(_) => {}
+            Body::Bar(_) | Body::Phase(_) | Body::State(_) => {}
         }
     }
     let mut at = 0;

@@ -202,14 +202,6 @@ impl Sink for Ingest {
         let is_same = self.version.load(Ordering::SeqCst) == before;
         self.ring(if is_same { 0 } else { usize::MAX });
     }
-
-    fn set_link(&self, feed: FeedId, state: State) {
-        self.with_hub(|hub| {
-            hub.set_link(state);
-            hub.set_feed_state(feed, state);
-        });
-        self.ring(usize::MAX);
-    }
 }
 
 // A panic of another thread leaves queue and hub as consistent as any update does, so a poisoned lock is still good.

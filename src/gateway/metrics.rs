@@ -167,7 +167,7 @@ impl Metrics {
         for (reason, value) in [
             (Reason::IngestMerged, buffer.merged),
             (Reason::IngestOverflow, buffer.trades_lost),
-            (Reason::UpstreamGap, hub.trades_missing),
+            (Reason::UpstreamGap, hub.missing),
             (Reason::LogOverrun, sum.encoder.overruns),
             (Reason::UpstreamSilent, silences),
             (Reason::SymbolRefused, refused),

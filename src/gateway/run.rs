@@ -10,8 +10,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
+use tickgate_feeds::feed::Source;
 use tickgate_feeds::market::FeedId;
 use tickgate_feeds::symbols::Symbols;
+use tickgate_feeds::tickgate::Retelling;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -24,11 +26,11 @@ use super::life::Life;
 use super::metrics::{FeedGauge, Metrics, Published};
 use super::rest::listing::FeedNames;
 use super::shard::{self, Identity, Shard};
-use super::sources::{self, Failure, Feeds, Named};
+use super::sources::{self, Failure, Opened};
 use crate::base::clock::Clock;
 use crate::base::limits::{Limits, Memory};
+use crate::flow::adapter;
 use crate::flow::adapter::link::Link;
-use crate::flow::adapter::{self, Sink};
 use crate::flow::conflation::cut::Node;
 use crate::flow::socket::wire::{Mailbox, System};
 
@@ -63,7 +65,12 @@ pub struct Gateway {
 /// Says whether a gateway could be built from this, short of opening its ports.
 pub fn check(config: &Config) -> Result<(), Failure> {
     config.check().map_err(Failure::Usage)?;
-    sources::open(config, &Arc::new(Symbols::new(config.limits.symbols_max))).map(|_| ())
+    let symbols = Arc::new(Symbols::new(config.limits.symbols_max));
+    let feeds = sources::open(config, &symbols)?;
+    if feeds.iter().any(|(_, feed)| matches!(feed, Opened::Upstream(_))) {
+        return Ok(());
+    }
+    sources::set_groups(config, &symbols).map_err(Failure::Usage)
 }
 
 /// Builds all parts and begins to serve.
@@ -72,54 +79,53 @@ pub fn start(config: &Config) -> Result<Gateway, Failure> {
     let symbols = Arc::new(Symbols::new(config.limits.symbols_max));
     let clock = Clock::start();
     let name = random_name(clock);
-    let feeds = match sources::open(config, &symbols)? {
-        Feeds::Own(sources) => Running::Own(sources),
-        Feeds::Adopted(feed, plan) => {
-            let url = plan.url.clone();
-            let link = Link::open(plan, FeedId(0), name.clone(), clock);
-            Running::Adopted(
-                feed,
-                link.map_err(|error| Failure::Unavailable(format!("{url}: {error}")))?.into(),
-            )
-        }
-    };
+    let opened = sources::open(config, &symbols)?;
+    let is_alone = opened.len() == 1;
+    let mut feeds = Vec::new();
+    for (at, (feed, opened)) in opened.into_iter().enumerate() {
+        let ready = match opened {
+            Opened::Source(source) => Ready::Source(source),
+            Opened::Upstream(plan) => {
+                let url = plan.url.clone();
+                let retelling = (!is_alone).then(|| Retelling::new(Arc::clone(&symbols)));
+                let link = Link::open(plan, FeedId(at as u16), name.clone(), retelling, clock);
+                Ready::Upstream(link.map_err(|error| Failure::Unavailable(format!("{url}: {error}")))?.into())
+            }
+        };
+        feeds.push((feed, ready));
+    }
     build(config, symbols, feeds, &name, clock)
 }
 
 /// What updates come from, ready to run.
-enum Running {
-    Own(Vec<Named>),
-    Adopted(String, Box<Link>),
+enum Ready {
+    Source(Box<dyn Source>),
+    Upstream(Box<Link>),
 }
 
-impl Running {
-    /// The feeds' names, and whether their prices are made up.
-    fn names(&mut self) -> FeedNames {
+impl Ready {
+    /// Whether its prices are made up.
+    fn simulated(&self) -> bool {
         match self {
-            Self::Own(sources) => {
-                sources.iter().map(|(name, source)| (name.clone(), source.simulated())).collect()
-            }
-            Self::Adopted(name, link) => vec![(name.clone(), link.peer().simulated())],
+            Self::Source(source) => source.simulated(),
+            Self::Upstream(link) => link.simulated(),
         }
     }
-
-    /// Takes over what another gateway has told so far, before anybody can ask for it.
-    fn begin(&mut self, config: &Config, ingest: &Ingest, clock: Clock) -> Result<(), String> {
-        let Self::Adopted(_, link) = self else { return Ok(()) };
-        ingest.adopt(link.peer().told(), clock.now().mono_ns);
-        sources::set_groups(config, ingest.symbols())
-    }
 }
+
+/// Feeds by the names that operators see; each has its position's number.
+type Feeds = Vec<(String, Ready)>;
 
 fn build(
     config: &Config,
     symbols: Arc<Symbols>,
-    mut feeds: Running,
+    mut feeds: Feeds,
     name: &str,
     clock: Clock,
 ) -> Result<Gateway, Failure> {
     let limits = fit_descriptors(&config.limits);
-    let names: Arc<FeedNames> = Arc::new(feeds.names());
+    let names: FeedNames = feeds.iter().map(|(name, feed)| (name.clone(), feed.simulated())).collect();
+    let names = Arc::new(names);
     let simulated = names.iter().any(|(_, simulated)| *simulated);
     let identity = Arc::new(Identity { simulated, limits });
     let count = config.shards.unwrap_or(std::thread::available_parallelism().map_or(1, usize::from));
@@ -129,7 +135,12 @@ fn build(
     let wakers = mailboxes.iter().map(waker).collect();
     // Who numbers updates itself is in an epoch of its own name.
     let ingest = Arc::new(Ingest::new(symbols, Node::new(name, name), &identity.limits, wakers));
-    feeds.begin(config, &ingest, clock).map_err(Failure::Usage)?;
+    for (_, feed) in &mut feeds {
+        if let Ready::Upstream(link) = feed {
+            link.begin(&*ingest);
+        }
+    }
+    sources::set_groups(config, ingest.symbols()).map_err(Failure::Usage)?;
     let parts = Parts { config, identity, ingest, names, feeds, clock };
     serve(parts, systems, mailboxes).map_err(Failure::Unavailable)
 }
@@ -140,7 +151,7 @@ struct Parts<'a> {
     identity: Arc<Identity>,
     ingest: Arc<Ingest>,
     names: Arc<FeedNames>,
-    feeds: Running,
+    feeds: Feeds,
     clock: Clock,
 }
 
@@ -210,7 +221,7 @@ fn start_shards(
 type Run = Box<dyn FnOnce(&Ingest, &AtomicBool, &adapter::Gauge) + Send>;
 
 fn start_feeds(
-    feeds: Running,
+    feeds: Feeds,
     clock: Clock,
     ingest: &Arc<Ingest>,
     life: &Arc<Life>,
@@ -223,19 +234,15 @@ fn start_feeds(
         threads.push(spawn(format!("feed-{name}"), move || run(&ingest, &life.draining, &gauge))?);
         Ok::<(), String>(())
     };
-    match feeds {
-        Running::Own(sources) => {
-            for (at, (name, source)) in sources.into_iter().enumerate() {
-                let id = FeedId(at as u16);
-                let run = move |ingest: &Ingest, stop: &AtomicBool, gauge: &adapter::Gauge| {
-                    adapter::run(source, id, clock, ingest, stop, gauge);
-                };
-                start(name, Box::new(run))?;
-            }
-        }
-        Running::Adopted(name, link) => {
-            start(name, Box::new(move |ingest, stop, gauge| link.run(ingest, stop, gauge)))?;
-        }
+    for (at, (name, feed)) in feeds.into_iter().enumerate() {
+        let id = FeedId(at as u16);
+        let run: Run = match feed {
+            Ready::Source(source) => Box::new(move |ingest, stop, gauge| {
+                adapter::run(source, id, clock, ingest, stop, gauge);
+            }),
+            Ready::Upstream(link) => Box::new(move |ingest, stop, gauge| link.run(ingest, stop, gauge)),
+        };
+        start(name, run)?;
     }
     Ok((threads, gauges))
 }

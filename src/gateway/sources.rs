@@ -24,41 +24,26 @@ pub enum Failure {
     Unavailable(String),
 }
 
-/// A source under the name that operators see.
-pub type Named = (String, Box<dyn Source>);
-
-/// Where updates come from.
-pub enum Feeds {
-    /// Sources, whose updates are numbered here.
-    Own(Vec<Named>),
-    /// Another gateway, under the name that operators see: its epoch and its revisions are those of this one.
-    Adopted(String, Plan),
+/// A feed that can be opened without asking anybody.
+pub enum Opened {
+    /// A source.
+    Source(Box<dyn Source>),
+    /// Another gateway, which is not asked yet.
+    Upstream(Plan),
 }
 
-/// Opens every feed and sets every group; another gateway is not asked yet.
-pub fn open(config: &Config, symbols: &Arc<Symbols>) -> Result<Feeds, Failure> {
-    let mut sources: Vec<Named> = Vec::new();
+/// Opens every feed, under the names that operators see.
+pub fn open(config: &Config, symbols: &Arc<Symbols>) -> Result<Vec<(String, Opened)>, Failure> {
+    let mut feeds: Vec<(String, Opened)> = Vec::new();
     for (at, text) in config.feeds.iter().enumerate() {
         let id = u16::try_from(at).map_err(|_| Failure::Usage("feeds: expected at most 65,536".into()))?;
         let spec = Spec::parse(text).map_err(Failure::Usage)?;
-        if spec.kind == "tickgate" {
-            let plan = Plan::from_spec(&spec).map_err(Failure::Usage)?;
-            Endpoint::parse(&plan.url).map_err(Failure::Usage)?;
-            if config.feeds.len() > 1 {
-                let error = format!(
-                    "feed {text:?}: expected no other feed beside another gateway, as its revisions are taken over"
-                );
-                return Err(Failure::Usage(error));
-            }
-            return Ok(Feeds::Adopted(name(&spec), plan));
-        }
-        let source = open_one(&spec, text, symbols, FeedId(id))?;
+        let feed = open_one(&spec, text, symbols, FeedId(id))?;
         let name = name(&spec);
-        let taken = sources.iter().filter(|(other, _)| other.split('#').next() == Some(&name)).count();
-        sources.push((if taken == 0 { name } else { format!("{name}#{}", taken + 1) }, source));
+        let taken = feeds.iter().filter(|(other, _)| other.split('#').next() == Some(&name)).count();
+        feeds.push((if taken == 0 { name } else { format!("{name}#{}", taken + 1) }, feed));
     }
-    set_groups(config, symbols).map_err(Failure::Usage)?;
-    Ok(Feeds::Own(sources))
+    Ok(feeds)
 }
 
 /// What operators call a feed: its kind and the last part of its path, or the address of another gateway.
@@ -67,12 +52,20 @@ fn name(spec: &Spec) -> String {
     format!("{}:{}", spec.kind, path.unwrap_or_else(|| spec.path.rsplit('/').next().unwrap_or_default()))
 }
 
-fn open_one(spec: &Spec, text: &str, symbols: &Arc<Symbols>, id: FeedId) -> Result<Box<dyn Source>, Failure> {
+fn open_one(spec: &Spec, text: &str, symbols: &Arc<Symbols>, id: FeedId) -> Result<Opened, Failure> {
     match spec.kind.as_str() {
-        "synthetic" => Ok(Box::new(Synthetic::from_spec(spec, symbols, id).map_err(Failure::Usage)?)),
+        "synthetic" => {
+            let source = Synthetic::from_spec(spec, symbols, id).map_err(Failure::Usage)?;
+            Ok(Opened::Source(Box::new(source)))
+        }
         "capture" => {
             let plan = capture::Plan::from_spec(spec, symbols, id).map_err(Failure::Usage)?;
-            Ok(Box::new(plan.open().map_err(Failure::Unavailable)?))
+            Ok(Opened::Source(Box::new(plan.open().map_err(Failure::Unavailable)?)))
+        }
+        "tickgate" => {
+            let plan = Plan::from_spec(spec).map_err(Failure::Usage)?;
+            Endpoint::parse(&plan.url).map_err(Failure::Usage)?;
+            Ok(Opened::Upstream(plan))
         }
         other => Err(Failure::Usage(format!(
             "feed kind {other:?} in {text:?}: expected synthetic, capture or tickgate"
@@ -80,7 +73,7 @@ fn open_one(spec: &Spec, text: &str, symbols: &Arc<Symbols>, id: FeedId) -> Resu
     }
 }
 
-/// Sets the groups that the configuration adds to those of the feeds.
+/// Sets the groups that the configuration adds to those of the feeds. What an upstream has is known when it has told.
 pub fn set_groups(config: &Config, symbols: &Symbols) -> Result<(), String> {
     for (group, members) in &config.groups {
         let find = |name: &String| {

@@ -1,4 +1,5 @@
 """Any node is as good as any other: gateways that take their updates from another one, and clients that go between them.
+And a gateway that takes its updates from several others is one of its own.
 
     python3 edge_test.py --binary PATH [--seed N]
 """
@@ -194,13 +195,86 @@ async def killed(report: Report, binary: str, origin: Gateway, edges: list[Gatew
     return again
 
 
+def recording(*trades: tuple[int, str, int, str]) -> Path:
+    """Trades: when in seconds, of which symbol, their number, and at what price."""
+    path = Path(tempfile.mkdtemp(prefix="tickgate-test-")) / "short.ndjson"
+    trade = '{"stream":"%s@trade","data":{"e":"trade","E":%d,"s":"%s","t":%d,"p":"%s","q":"2","T":%d,"m":true}}'
+    with path.open("w") as out:
+        for at, symbol, number, price in trades:
+            print(at * 10**9, trade % (symbol.lower(), at * 1000, symbol, number, price, at * 1000), file=out)
+    return path
+
+
+def still(*trades: tuple[str, int, str]) -> str:
+    """The feed of a market in which all of this has just happened, and nothing more does for a minute."""
+    begun = 1_700_000_000
+    return f"capture:{recording(*[(begun, *trade) for trade in trades], (begun + 60, 'LATE', 1, '1'))}"
+
+
+async def images(gateway: Gateway) -> dict[str, dict]:
+    """Every image and one book, without the numbers that are the gateway's own."""
+    _, _, body = await http(gateway.port, "/v1/snapshot?symbols=*,book:VCB&depth=5&decimals=string")
+    rows = json.loads(body)["rows"]
+    # What changes below the levels that are told changes the time of the book at its source alone.
+    own = {"rev", "q"}
+    return {row.get("channel", "") + row["symbol"]: {key: row[key] for key in row.keys() - (own | {"time_us"} if "bids" in row else own)}
+            for row in rows}
+
+
+async def agrees(gateway: Gateway, source: Gateway, names: set[str]) -> set[str]:
+    """Those of the names whose images were not seen to be the same at both: each is compared while it stands still."""
+    deadline, left = time.monotonic() + 10, set(names)
+    while left and time.monotonic() < deadline:
+        before, here, after = await images(source), await images(gateway), await images(source)
+        left -= {name for name in left if name in here and before[name] == here[name] == after[name]}
+    return left
+
+
+async def beside(report: Report, binary: str) -> None:
+    """Two upstreams that know nothing of each other: one gateway with all that both have, and an epoch of its own."""
+    first = await Gateway.start(binary, FEED, config=CONFIG)
+    second = await Gateway.start(binary, still(("BTCUSDT", 7, "61.50"), ("BTCUSDT", 8, "61.500"), ("ETHUSDT", 3, "2.10"), ("VCB", 1, "1")),
+                                 config=CONFIG)
+    both = await Gateway.start(binary, upstream(first, "&books=5&bars=1s"), upstream(second), config=CONFIG)
+    client = await Client.connect(both.url)
+    others = [await Client.connect(gateway.url) for gateway in (first, second)]
+    report.check("beside: the epoch is its own", client.welcome["epoch"] not in [other.welcome["epoch"] for other in others]
+                 and client.welcome["path"] == [client.welcome["epoch"]], client.welcome)
+    await client.subscribe("*", "trade:*", "status:*", "book:VCB", "bar_1s:VCB", mode="every", depth=5, digest=4, sub="all")
+    table, of_first = client.table("all"), {name for name in await images(first)}
+    left = await agrees(both, first, of_first) | await agrees(both, second, {"BTCUSDT", "ETHUSDT", "LATE"} & set(await images(second)))
+    report.check(f"beside: {len(of_first)} images of one upstream and those of the other are the same here", not left, left)
+    groups = [[(group["group"], sorted(group["symbols"])) for group in json.loads((await http(gateway.port, "/v1/groups"))[2])["groups"]]
+              for gateway in (first, both)]
+    report.check("beside: so are groups", groups[0] == groups[1] and groups[0], groups)
+    refused = (await both.metrics())['tickgate_losses_total{reason="symbol_refused"}']
+    report.equal("beside: a symbol that the other upstream has is refused and counted", refused, 1)
+
+    begun = time.monotonic()
+    await second.stop(signal.SIGKILL)
+    await client.until(lambda: table["BTCUSDT"]["state"] == table["ETHUSDT"]["state"] == "stale", 10, "stale")
+    took = time.monotonic() - begun
+    report.check(f"beside: a killed upstream's symbols are stale after {took:.2f} s, {SILENCE_MS} ms are configured", took <= SILENCE_MS / 1000 + 0.5)
+    report.equal("beside: the other's are live, and so is the gateway", (table["VCB"]["state"], client.link), ("live", "live"))
+    again = await Gateway.start(binary, still(("BTCUSDT", 9, "62.5")), config=CONFIG, listen=f"127.0.0.1:{second.port}")
+    await client.until(lambda: table["BTCUSDT"]["state"] == "live" and table["ETHUSDT"]["state"] == "pending", 15, "another run")
+    report.equal("beside: another run of it is no other epoch here", (client.closed, client.subs["all"].epoch), (None, client.welcome["epoch"]))
+    report.check("beside: its images are the new ones, and nothing of the old run stands", not await agrees(both, again, {"BTCUSDT"})
+                 and table["ETHUSDT"]["last"] is None, table["ETHUSDT"])
+    report.check("beside: what was lost between the runs is announced", client.subs["all"].lost["trade:ETHUSDT"] >= 1, client.subs["all"].lost)
+    report.equal("beside: nothing of the other upstream is lost", {t for t in client.subs["all"].lost if "USDT" not in t}, set())
+    report.clean("beside: the contract is kept", client.violations)
+    for each in (client, *others):
+        await each.close()
+    for gateway in (both, again, first):
+        report.check("beside: no panic, and an end in good order",
+                     await gateway.stop() == 0 and "panicked" not in gateway.errors.read_text(), gateway.errors.read_text()[-500:])
+
+
 async def ended(report: Report, binary: str) -> None:
     """A market that stands still: who comes from the origin with a revision that changed nothing is not sent away for good."""
-    recording = Path(tempfile.mkdtemp(prefix="tickgate-test-")) / "short.ndjson"
-    trade = '{"stream":"btcusdt@trade","data":{"e":"trade","E":%d,"s":"BTCUSDT","t":%d,"p":"61.50","q":"2","T":%d,"m":true}}'
-    lines = [f"{at * 10**9} {trade % (at * 1000, at, at * 1000)}" for at in range(1_700_000_000, 1_700_000_050)]
-    recording.write_text("\n".join(lines) + "\n")
-    async with await Gateway.start(binary, f"capture:{recording}?speed=max", config=CONFIG) as origin, \
+    trades = [(at, "BTCUSDT", at, "61.50") for at in range(1_700_000_000, 1_700_000_050)]
+    async with await Gateway.start(binary, f"capture:{recording(*trades)}?speed=max", config=CONFIG) as origin, \
             await Gateway.start(binary, upstream(origin), config=CONFIG) as edge:
         for _ in range(3):
             client = await Client.connect(origin.url)
@@ -227,7 +301,7 @@ async def wrong(report: Report, binary: str, origin: Gateway) -> None:
             ("no address", ["tickgate:"], EXIT_USAGE, ["address of another gateway"]),
             ("not ws", ["tickgate:http://h"], EXIT_USAGE, ["ws://"]),
             ("an unknown option", [upstream(origin, "&book=3")], EXIT_USAGE, ["did you mean \"books\"?"]),
-            ("two feeds", [upstream(origin), FEED], EXIT_USAGE, ["no other feed"]),
+            ("nobody there, beside another feed", [FEED, "tickgate:ws://127.0.0.1:1"], EXIT_UNAVAILABLE, ["ws://127.0.0.1:1", "refused"]),
             ("no gateway", [f"tickgate:ws://127.0.0.1:{origin.admin_port}"], EXIT_UNAVAILABLE, ["/v1/symbols", "404"]),
             ("too many topics for it", [upstream(small)], EXIT_UNAVAILABLE, ["topic_limit"]),
             ("no such group there", [upstream(origin, "&symbols=@NONE")], EXIT_UNAVAILABLE, ["unknown_topic"]),
@@ -267,6 +341,7 @@ async def main(report: Report) -> None:
         for node in reversed([origin, first, second]):
             report.equal("it ends in good order", await node.stop(), 0)
     await ended(report, binary)
+    await beside(report, binary)
 
 
 if __name__ == "__main__":

@@ -318,7 +318,7 @@ fn every() -> Script {
         script.trade(vcb, price, "200", Some(Side::Buy));
     }
     script.turn(10);
-    script.push(vcb, Body::Missing(2));
+    script.push(vcb, Body::missing(Channel::Trade, 2));
     script.trade_of_kind(vcb, "61400", "100", None, TradeKind::Cancel, 1);
     script.turn(10);
     script.trade_of_kind(vcb, "61500", "250", Some(Side::Sell), TradeKind::Correct, 2);
@@ -409,7 +409,7 @@ fn bars() -> Script {
         script.trade(fpt, price, size, Some(Side::Buy));
         script.turn(ms);
     }
-    script.push(fpt, Body::Missing(1));
+    script.push(fpt, Body::missing(Channel::Trade, 1));
     script.turn(10);
     script.trade(fpt, "98700", "1", None);
     script.turn(1_000);
@@ -434,12 +434,12 @@ fn status() -> Script {
     script.phase(vcb, Phase::Break);
     script.phase(vcb, Phase::Continuous);
     script.turn(10);
-    script.push(vcb, Body::Halt(true));
+    script.push(vcb, Body::State(State::Halted));
     script.turn(10);
     script.feed(State::Stale);
     script.turn(10);
     script.feed(State::Live);
-    script.push(vcb, Body::Halt(false));
+    script.push(vcb, Body::State(State::Live));
     script.quote(vcb, &[(quote::LAST, "61500")]);
     script.turn(10);
     script.phase(vcb, Phase::Closed);
@@ -696,9 +696,9 @@ fn epoch() -> Script {
         .send(&json!({"action": "subscribe", "sub": "tape", "mode": "every", "topics": ["VCB", "trade:VCB"],
         "fields": ["last"]}));
     script.turn(10);
-    script.stage.ingest.set_link(FeedId(0), State::Stale);
+    script.stage.ingest.set_state(FeedId(0), State::Stale);
     script.turn(10);
-    script.stage.ingest.set_link(FeedId(0), State::Live);
+    script.stage.ingest.set_state(FeedId(0), State::Live);
     adopt(&script, &mut told, 95, &[(0, "61500", false)]);
     script.turn(10);
     told.epoch = Arc::from("second");

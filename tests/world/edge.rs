@@ -1,4 +1,5 @@
-//! A gateway that takes its updates from another one, over a pipe: the real conversation, and shards of its own.
+//! A gateway that takes its updates from another one, over a pipe: the real conversation, and shards of its own. Or one that
+//! numbers anew what it is told.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -7,6 +8,8 @@ use std::sync::Arc;
 use fastrand::Rng;
 use tickgate::flow::adapter::Sink;
 use tickgate::flow::conflation::cut::Node;
+use tickgate::flow::conflation::hub::Hub;
+use tickgate::flow::conflation::log::What;
 use tickgate::flow::dispatch::wish::{Packing, Style};
 use tickgate::flow::frame::row::{Shape, encode_image};
 use tickgate::flow::frame::text::Text;
@@ -15,10 +18,10 @@ use tickgate::gateway::ingest::Ingest;
 use tickgate::gateway::rest::form::Form;
 use tickgate::gateway::rest::listing;
 use tickgate::gateway::shard::{Identity, Shard};
-use tickgate_feeds::market::{FeedId, Symbol};
+use tickgate_feeds::market::{Channel, FeedId, Symbol};
 use tickgate_feeds::spec::Spec;
 use tickgate_feeds::symbols::Symbols;
-use tickgate_feeds::tickgate::{Directory, Heard, Peer, Plan};
+use tickgate_feeds::tickgate::{Directory, Heard, Peer, Plan, Retelling};
 
 use super::history::History;
 use super::wire::{Pipe, SharedPipe, SimIo, SimWire, TEXT, client_frame, next_frame};
@@ -33,6 +36,8 @@ pub struct Edge {
     symbols: Arc<Symbols>,
     ingest: Arc<Ingest>,
     peer: Peer,
+    /// Of one with an epoch of its own.
+    retelling: Option<Retelling>,
     pipe: SharedPipe,
     pending: Vec<u8>,
     is_ready: bool,
@@ -53,6 +58,7 @@ impl Edge {
             symbols,
             ingest: Arc::new(ingest),
             peer: Peer::new(plan, FeedId(0), name.to_owned()),
+            retelling: None,
             pipe: SharedPipe::default(),
             pending: Vec::new(),
             is_ready: false,
@@ -61,6 +67,12 @@ impl Edge {
         };
         edge.reconnect(upstream, random);
         edge
+    }
+
+    /// The same, but it has an epoch of its own.
+    pub fn beside(upstream: &mut [(Shard<SimIo>, SimIo)], random: &mut Rng) -> Self {
+        let edge = Self::connect("beside", upstream, random);
+        Self { retelling: Some(Retelling::new(Arc::clone(&edge.symbols))), ..edge }
     }
 
     /// Whether it has a whole picture and serves.
@@ -129,12 +141,49 @@ impl Edge {
             let directory = Directory::read(&mut listed, &mut groups).expect("lists");
             self.peer.told().directory = Some(directory);
         }
-        self.ingest.adopt(self.peer.told(), mono_ns);
+        match &mut self.retelling {
+            None => self.ingest.adopt(self.peer.told(), mono_ns),
+            Some(retelling) => retelling.tell(self.peer.told(), &mut |updates| {
+                let held = self.ingest.with_hub(|hub| hub.rev());
+                self.ingest.push(updates);
+                self.ingest.with_hub(|hub| check_numbers(hub, held));
+            }),
+        }
         if !std::mem::replace(&mut self.is_ready, true) {
             let identity = Arc::new(Identity { simulated: true, limits: super::tight() });
             let shard = |index| Shard::new(index, Arc::clone(&identity), Arc::clone(&self.ingest));
             self.shards = (0..SHARDS).map(|index| (shard(index), SimIo::default())).collect();
         }
+    }
+
+    /// It holds what the source holds, and of each topic of trades as many, lost ones included. Returns how many it lost.
+    pub fn check_retold(&self, source: &Ingest) -> u64 {
+        assert_eq!(self.symbols.len(), source.symbols().len(), "every symbol");
+        self.ingest.with_hub(|here| {
+            source.with_hub(|there| {
+                for at in 0..self.symbols.len() as u32 {
+                    let own = Symbol::at(at);
+                    let name = self.symbols.listing(own).expect("listed").name;
+                    let its = source.symbols().find(&name).expect("listed");
+                    for number in 0..here.images().cells(own).len() as u8 {
+                        let values = [(here.images(), own), (there.images(), its)].map(|(images, symbol)| {
+                            images.value(symbol, number).map(|value| value.serialize())
+                        });
+                        assert_eq!(values[0], values[1], "field {number} of {name}");
+                    }
+                    let times =
+                        [here.images().head(own), there.images().head(its)].map(|head| head.time.us());
+                    assert_eq!(times[0], times[1], "the time of {name}");
+                    let trades =
+                        [here.log().topic(Channel::Trade, own), there.log().topic(Channel::Trade, its)];
+                    assert_eq!(trades[0].q, trades[1].q, "trades of {name}");
+                    let books = [here.book_top(own, 1_000), there.book_top(its, 1_000)];
+                    let levels = books.map(|book| book.map(|top| (top.bids, top.asks)).unwrap_or_default());
+                    assert_eq!(levels[0], levels[1], "book of {name}");
+                }
+                here.stats().missing
+            })
+        })
     }
 
     /// It holds what the source holds, at the same revisions.
@@ -157,5 +206,14 @@ impl Edge {
                 }
             }
         });
+    }
+}
+
+/// Trades of the source have the numbers that it gave them, as nothing was lost in silence.
+fn check_numbers(hub: &mut Hub, held: u64) {
+    for event in &hub.cut(0, held).events {
+        if let What::Trade(trade) = event.what {
+            assert_eq!(event.q, trade.trade_id, "a trade's number");
+        }
     }
 }

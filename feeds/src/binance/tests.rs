@@ -1,7 +1,7 @@
 //! Messages of recorded shape, one rule each; what whole recordings say is in `tests/binance_real.rs`.
 
 use super::*;
-use crate::market::{Side, Symbol};
+use crate::market::{Side, State, Symbol};
 
 const TRADE: &str = r#"{"e":"trade","E":1723161255343,"s":"BTCUSDT","t":3735683259,"p":"61837.63000000","q":"0.02000000","T":1723161255342,"m":true,"M":true}"#;
 const AGGREGATE: &str = r#"{"e":"aggTrade","E":1672515782136,"s":"BTCUSDT","a":12345,"p":"0.001","q":"100","f":100,"l":105,"T":1672515782136,"m":false,"M":true}"#;
@@ -21,7 +21,7 @@ fn case(market: Market) -> Case {
 
 impl Case {
     fn try_say(&mut self, text: &str) -> Result<Vec<Update>, String> {
-        let mut out = vec![Update::new(Symbol::at(9), ARRIVAL, Body::Halt(true))];
+        let mut out = vec![Update::new(Symbol::at(9), ARRIVAL, Body::State(State::Halted))];
         let done = self.feed.decode(&mut text.as_bytes().to_vec(), ARRIVAL, &mut out);
         assert_eq!(out[0].symbol, Symbol::at(9), "what was there before stays");
         out.remove(0);
@@ -89,7 +89,7 @@ fn missing_trade_numbers_are_lost_trades() {
     let mut case = case(Market::Spot);
     case.say(TRADE);
     let out = case.say(&TRADE.replace("3735683259", "3735683263"));
-    assert_eq!((out.len(), out[0].body), (3, Body::Missing(3)));
+    assert_eq!((out.len(), out[0].body), (3, Body::missing(Channel::Trade, 3)));
 }
 
 #[test]

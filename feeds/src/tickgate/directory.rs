@@ -6,7 +6,7 @@ use rust_decimal::Decimal;
 use serde::Deserialize;
 
 use crate::feed::DecodeError;
-use crate::market::Symbol;
+use crate::market::{FeedId, Symbol};
 use crate::symbols::{Steps, Symbols};
 
 /// Groups and price steps, by name.
@@ -51,8 +51,9 @@ impl Directory {
         Ok(Self { groups: groups.groups, steps: steps.collect() })
     }
 
-    /// Sets groups and steps of the symbols that are known; what is set already is left alone.
-    pub(super) fn apply(self, symbols: &Symbols, find: impl Fn(&str) -> Option<Symbol>) {
+    /// Sets groups and steps of the symbols that are known; what is set already is left alone, and so are the members
+    /// that a group has of other feeds.
+    pub(super) fn apply(self, symbols: &Symbols, feed: FeedId, find: impl Fn(&str) -> Option<Symbol>) {
         for (name, steps) in self.steps {
             if let Some(symbol) = find(&name) {
                 symbols.set_steps(symbol, steps);
@@ -60,10 +61,16 @@ impl Directory {
         }
         for Group { group, symbols: members } in self.groups {
             let mut members: Vec<Symbol> = members.iter().filter_map(|name| find(name)).collect();
+            if members.is_empty() {
+                continue;
+            }
+            let held = symbols.group(&group).unwrap_or_default();
+            let is_others =
+                |symbol: &&Symbol| symbols.listing(**symbol).is_some_and(|listing| listing.feed != feed);
+            members.extend(held.iter().filter(is_others));
             members.sort_unstable();
             members.dedup();
-            let held = symbols.group(&group);
-            if !members.is_empty() && held.is_none_or(|held| *held != *members) {
+            if *held != *members {
                 symbols.set_group(&group, &members);
             }
         }

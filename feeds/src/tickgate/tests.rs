@@ -1,5 +1,7 @@
 //! A conversation, message by message. Bound kept here: none, these are tests.
 
+mod retelling;
+
 use super::*;
 use crate::market::{Phase, quote};
 use crate::spec::Spec;

@@ -1,6 +1,6 @@
 //! The line to another gateway: connects, hears, hands on what is whole, and says when nothing came for too long.
 //!
-//! It is read as fast as what was told can be taken over, and no faster: who is too slow for it is merged by the upstream,
+//! It is read as fast as what was told can be taken, and no faster: who is too slow for it is merged by the upstream,
 //! and told what was lost. Bounds kept here: [`MESSAGE_BYTES_MAX`] of one message, [`ANSWER_BYTES_MAX`] of an answer over
 //! HTTP, and the waits below.
 
@@ -10,8 +10,8 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tickgate_feeds::market::{FeedId, State};
-use tickgate_feeds::tickgate::{Directory, Heard, Item, Peer, Plan};
+use tickgate_feeds::market::{FeedId, State, Update};
+use tickgate_feeds::tickgate::{Directory, Heard, Item, Peer, Plan, Retelling};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, client::client_with_config};
 
@@ -40,6 +40,8 @@ const DOOR: &str = "/ws";
 /// The line.
 pub struct Link {
     peer: Peer,
+    /// Says again what the upstream told, where it is one feed of several; alone it is taken over as it is.
+    retelling: Option<Retelling>,
     feed: FeedId,
     endpoint: Endpoint,
     clock: Clock,
@@ -60,8 +62,15 @@ pub struct Link {
 }
 
 impl Link {
-    /// Connects and waits for the whole first picture. `node` is this gateway's own name.
-    pub fn open(plan: Plan, feed: FeedId, node: String, clock: Clock) -> Result<Self, String> {
+    /// Connects and waits for the whole first picture. `node` is this gateway's own name; without a `retelling` its
+    /// revisions are the upstream's.
+    pub fn open(
+        plan: Plan,
+        feed: FeedId,
+        node: String,
+        retelling: Option<Retelling>,
+        clock: Clock,
+    ) -> Result<Self, String> {
         let mut endpoint = Endpoint::parse(&plan.url)?;
         if endpoint.path == "/" {
             DOOR.clone_into(&mut endpoint.path);
@@ -69,6 +78,7 @@ impl Link {
         let begun_ns = clock.now().mono_ns;
         let mut link = Self {
             peer: Peer::new(plan, feed, node),
+            retelling,
             feed,
             endpoint,
             clock,
@@ -96,14 +106,20 @@ impl Link {
         Err(format!("no whole picture came within {} s", START_TIMEOUT.as_secs()))
     }
 
-    /// What was told so far.
-    pub fn peer(&mut self) -> &mut Peer {
-        &mut self.peer
+    /// Whether the upstream's prices are made up.
+    pub fn simulated(&self) -> bool {
+        self.peer.simulated()
+    }
+
+    /// Hands on the first picture, before anybody can ask for it: there may be more of it than the queue has room for.
+    pub fn begin(&mut self, sink: &dyn Sink) {
+        self.tell(sink, &|updates| sink.push(updates));
     }
 
     /// Follows the upstream until `stop` is set.
     pub fn run(mut self, sink: &dyn Sink, stop: &AtomicBool, gauge: &Gauge) {
         let mut watch = Watch { sink, feed: self.feed, said: State::Live, is_over: false };
+        self.count_refused(gauge);
         while !stop.load(Ordering::Relaxed) {
             if self.socket.is_none() && !self.dial() {
                 std::thread::park_timeout(NAP);
@@ -112,7 +128,7 @@ impl Link {
             match heard {
                 Ok(Heard::Whole) => {
                     self.backoff.reset();
-                    self.hand_on(sink, gauge);
+                    self.hand_on(sink, stop, gauge);
                 }
                 Ok(Heard::Link(state)) => self.upstream = state,
                 Ok(Heard::Drain(wait_ms)) => {
@@ -136,16 +152,41 @@ impl Link {
         watch.is_over = true;
     }
 
-    /// Hands on what is whole.
-    fn hand_on(&mut self, sink: &dyn Sink, gauge: &Gauge) {
-        let now = self.clock.now();
-        let told = self.peer.told();
-        gauge.updates.fetch_add(told.items.len() as u64, Ordering::Relaxed);
-        gauge.last_ms.store((now.wall.0 / 1_000_000) as u64, Ordering::Relaxed);
-        let gaps = told.items.iter().filter(|item| matches!(item, Item::Gap(_))).count();
+    /// Hands on what is whole, when there is room for it.
+    fn hand_on(&mut self, sink: &dyn Sink, stop: &AtomicBool, gauge: &Gauge) {
+        let gaps = self.peer.told().items.iter().filter(|item| matches!(item, Item::Gap(_))).count();
         gauge.gaps.fetch_add(gaps as u64, Ordering::Relaxed);
-        sink.adopt(told, now.mono_ns);
-        let refused = told.refused() as u64 + self.peer.rejected();
+        let count = self.tell(sink, &|updates| {
+            // When there is none any more, the gateway ends.
+            sink.push_when_room(updates, stop);
+        });
+        gauge.updates.fetch_add(count as u64, Ordering::Relaxed);
+        gauge.last_ms.store((self.clock.now().wall.0 / 1_000_000) as u64, Ordering::Relaxed);
+        self.count_refused(gauge);
+    }
+
+    /// Tells on what is whole, as it is or through `push`; returns how much that was.
+    fn tell(&mut self, sink: &dyn Sink, push: &dyn Fn(&[Update])) -> usize {
+        let arrival_ns = self.clock.now().mono_ns;
+        let told = self.peer.told();
+        let Some(retelling) = &mut self.retelling else {
+            let count = told.items.len();
+            sink.adopt(told, arrival_ns);
+            return count;
+        };
+        let mut count = 0;
+        retelling.tell(told, &mut |updates| {
+            count += updates.len();
+            for update in updates.iter_mut() {
+                update.arrival_ns = arrival_ns;
+            }
+            push(updates);
+        });
+        count
+    }
+
+    fn count_refused(&mut self, gauge: &Gauge) {
+        let refused = self.peer.told().refused() as u64 + self.peer.rejected();
         if gauge.refused.swap(refused, Ordering::Relaxed) < refused {
             tracing::warn!(upstream = self.endpoint.authority, refused, "symbols or topics were refused");
         }
@@ -275,7 +316,7 @@ impl Link {
     }
 }
 
-/// Says how far everything can be trusted, and has the last word however the thread ends.
+/// Says how far the upstream's symbols can be trusted, and has the last word however the thread ends.
 struct Watch<'a> {
     sink: &'a dyn Sink,
     feed: FeedId,
@@ -290,7 +331,7 @@ impl Watch<'_> {
             return 0;
         }
         self.said = state;
-        self.sink.set_link(self.feed, state);
+        self.sink.set_state(self.feed, state);
         u64::from(state == State::Stale)
     }
 }
@@ -298,7 +339,7 @@ impl Watch<'_> {
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
         if !self.is_over {
-            self.sink.set_link(self.feed, State::Suspect);
+            self.sink.set_state(self.feed, State::Suspect);
         }
     }
 }

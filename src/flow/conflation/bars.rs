@@ -1,7 +1,7 @@
 //! Bars made from trades, or taken from venues that make their own.
 //!
 //! A bar belongs to its trades' own time, so a replay makes the same bars at any speed. It is closed when the feed's time
-//! has passed its end by [`GRACE_NS`]. Bound kept here: one open bar for each topic that somebody wants.
+//! has passed its end by [`GRACE_NS`]; a venue's own when the venue says so or begins the next. Bound kept here: one open bar for each topic that somebody wants.
 
 use std::collections::BTreeMap;
 
@@ -93,7 +93,7 @@ impl Bars {
     /// Closes the symbol's bars that cannot take a trade of this time: theirs is over.
     pub fn close_before(&mut self, symbol: Symbol, time: Time, finals: &mut Vec<Final>) {
         for (_, entry) in self.entries.range_mut((symbol, Channel::Bar1s)..=(symbol, Channel::Bar1h)) {
-            if entry.open.bar.is_some_and(|bar| bar.end() <= time) {
+            if !entry.from_venue && entry.open.bar.is_some_and(|bar| bar.end() <= time) {
                 entry.close(finals);
             }
         }
@@ -143,12 +143,22 @@ impl Bars {
     ) {
         let Some(entry) = self.entries.get_mut(&(symbol, bar.channel)) else { return };
         entry.from_venue = true;
+        if entry.open.bar.is_some_and(|open| open.start < bar.start) {
+            entry.close(finals);
+        }
         entry.set(bar, time, arrival_ns, rev);
         if bar.is_final {
             entry.close(finals);
-        } else {
-            note_due(&mut self.due, entry);
         }
+        note_due(&mut self.due, entry);
+    }
+
+    /// So many final bars of a topic will never come, and what was open is among them: the next has the number behind
+    /// theirs. Returns whether somebody wants the topic.
+    pub fn skip(&mut self, symbol: Symbol, channel: Channel, count: u64, rev: Rev) -> bool {
+        let Some(entry) = self.entries.get_mut(&(symbol, channel)) else { return false };
+        entry.open = OpenBar { bar: None, q: entry.open.q + count, rev, ..entry.open };
+        true
     }
 
     /// Trades of the symbol were lost: its open bars are no longer whole.
@@ -181,8 +191,10 @@ impl Entry {
         }
     }
 
+    /// When the feed's time closes the bar. A venue closes its own: its other symbols' time may be another.
     fn closing_time(&self) -> Time {
-        self.open.bar.map_or(Time(i64::MAX), |bar| Time(bar.end().0 + GRACE_NS))
+        let bar = self.open.bar.filter(|_| !self.from_venue);
+        bar.map_or(Time(i64::MAX), |bar| Time(bar.end().0 + GRACE_NS))
     }
 }
 

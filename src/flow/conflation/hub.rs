@@ -29,8 +29,8 @@ pub struct Stats {
     pub changes: u64,
     /// Updates that said what was known already.
     pub repeats: u64,
-    /// Trades that the source itself did not have, each announced as a gap.
-    pub trades_missing: u64,
+    /// Events that the source itself did not have, each announced as a gap.
+    pub missing: u64,
     /// Cuts made.
     pub cuts: u64,
     /// Levels of books that had no room.
@@ -48,8 +48,8 @@ struct Standing {
     /// Somebody wants each change of the image.
     is_kept: bool,
     has_data: bool,
-    halted: bool,
-    phase_closed: bool,
+    /// How far the source trusts it.
+    told: State,
 }
 
 /// All images, events and books.
@@ -164,8 +164,7 @@ impl Hub {
                 feed: listing.feed,
                 is_kept: false,
                 has_data: false,
-                halted: false,
-                phase_closed: false,
+                told: State::Live,
             });
             self.rev += 1;
             self.images.set(symbol, STATE, Some(State::Pending.decimal()), self.rev);
@@ -184,6 +183,9 @@ impl Hub {
             return;
         }
         self.feeds[at] = state;
+        if self.adopted.is_some() {
+            return self.set_link(state); // nothing here has a revision to change its state at
+        }
         if state == State::Closed {
             self.bars.close_due(feed, Time(i64::MAX), &mut self.finals);
             self.log_finals(Time(0), 0);
@@ -346,7 +348,9 @@ impl Hub {
                     let value = (nulls >> at & 1 == 0).then_some(values[at]);
                     changed |= self.images.set(symbol, numbers[at], value, rev);
                 }
-                changed |= self.has_data(symbol, rev);
+                if changed {
+                    self.has_data(symbol, rev);
+                }
                 self.touch_if(changed, update, rev)
             }
             Body::Trade(trade) => {
@@ -356,11 +360,11 @@ impl Hub {
                 self.touch_if(changed, update, rev);
                 true
             }
-            Body::Missing(count) => {
-                self.stats.trades_missing += u64::from(*count);
-                self.lose_trades(update, rev, *count, Reason::UpstreamGap)
+            Body::Missing { channel, count } => {
+                self.stats.missing += u64::from(*count);
+                self.lose(update, rev, *channel, *count, Reason::UpstreamGap)
             }
-            Body::Lost(count) => self.lose_trades(update, rev, *count, Reason::IngestOverflow),
+            Body::Lost(count) => self.lose(update, rev, Channel::Trade, *count, Reason::IngestOverflow),
             Body::Level(level) => {
                 self.books.apply(symbol, level, update.time, update.arrival_ns);
                 let changed = self.has_data(symbol, rev);
@@ -376,15 +380,15 @@ impl Hub {
             Body::Phase(phase) => {
                 let changed = self.images.set(symbol, PHASE, Some(phase.decimal()), rev);
                 if changed {
-                    self.standings[symbol.index()].phase_closed = *phase == Phase::Closed;
                     self.rest(update);
                     self.settle_state(symbol, rev);
                     self.log_event(update, rev, 1, What::Phase(*phase));
                 }
                 self.touch_if(changed, update, rev)
             }
-            Body::Halt(halted) => {
-                self.standings[symbol.index()].halted = *halted;
+            Body::State(state) => {
+                let standing = &mut self.standings[symbol.index()];
+                (standing.told, standing.has_data) = (*state, *state != State::Pending);
                 self.rest(update);
                 let changed = self.settle_state(symbol, rev);
                 self.touch_if(changed, update, rev)
@@ -430,19 +434,24 @@ impl Hub {
         changed
     }
 
-    /// Announces that trades before this point will never come: they keep their numbers.
-    fn lose_trades(&mut self, update: &Update, rev: Rev, count: u32, reason: Reason) -> bool {
-        let from = Some(self.log.topic(Channel::Trade, update.symbol).q + 1);
-        self.bars.lose(update.symbol, rev);
-        self.log_event(update, rev, u64::from(count), What::Gap { channel: Channel::Trade, from, reason });
+    /// Announces that events before this point will never come: they keep their numbers.
+    fn lose(&mut self, update: &Update, rev: Rev, channel: Channel, count: u32, reason: Reason) -> bool {
+        let (symbol, numbers) = (update.symbol, u64::from(count));
+        if channel == Channel::Trade {
+            self.bars.lose(symbol, rev);
+        } else if channel.bar_ns().is_some() && !self.bars.skip(symbol, channel, numbers, rev) {
+            return false; // bars that nobody wants have no numbers
+        }
+        let from = Some(self.log.topic(channel, symbol).q + 1);
+        self.log_event(update, rev, numbers, What::Gap { channel, from, reason });
         true
     }
 
     fn log_event(&mut self, update: &Update, rev: Rev, numbers: u64, what: What) {
-        let channel = if matches!(what, What::Phase(_)) { Channel::Status } else { Channel::Trade };
-        let q = self.log.topic(channel, update.symbol).q + numbers;
         let (time, arrival_ns, symbol) = (update.time, update.arrival_ns, update.symbol);
-        self.log.append(Event { rev, q, time, arrival_ns, symbol, what });
+        let mut event = Event { rev, q: 0, time, arrival_ns, symbol, what };
+        event.q = self.log.topic(event.channel(), symbol).q + numbers;
+        self.log.append(event);
     }
 
     /// Lets a symbol rest, or expects it to speak: in continuous trading, or always where no phase is known.
@@ -450,7 +459,7 @@ impl Hub {
         let (symbol, standing) = (update.symbol, self.standings[update.symbol.index()]);
         let phase = self.images.value(symbol, PHASE);
         let trades = phase.is_none_or(|phase| phase == Phase::Continuous.decimal());
-        self.rhythm.rest(standing.feed, symbol, standing.halted || !trades, update.arrival_ns);
+        self.rhythm.rest(standing.feed, symbol, standing.told == State::Halted || !trades, update.arrival_ns);
     }
 
     /// The first data of a symbol ends `pending`.
@@ -459,23 +468,94 @@ impl Hub {
         !std::mem::replace(&mut standing.has_data, true) && self.settle_state(symbol, rev)
     }
 
-    /// Sets `state` by precedence: suspect, stale, halted, closed, live; pending before any data.
+    /// Sets `state` to the worst of what feed, source, rhythm and phase say; pending before any data.
     fn settle_state(&mut self, symbol: Symbol, rev: Rev) -> bool {
         let standing = self.standings[symbol.index()];
-        let state = match self.feed_state(standing.feed) {
-            _ if !standing.has_data => State::Pending,
-            State::Suspect => State::Suspect,
-            State::Stale => State::Stale,
-            _ if self.rhythm.is_silent(symbol) => State::Stale,
-            _ if standing.halted => State::Halted,
-            State::Closed => State::Closed,
-            _ if standing.phase_closed => State::Closed,
-            _ => State::Live,
+        let is_closed = self.images.value(symbol, PHASE) == Some(Phase::Closed.decimal());
+        let own = match () {
+            () if self.rhythm.is_silent(symbol) => State::Stale,
+            () if is_closed => State::Closed,
+            () => State::Live,
         };
+        let known = self.feed_state(standing.feed).max(standing.told).max(own);
+        let state = if standing.has_data { known } else { State::Pending };
         let changed = self.images.set(symbol, STATE, Some(state.decimal()), rev);
         if changed {
             self.books.restate(symbol);
         }
         changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rust_decimal::Decimal;
+    use tickgate_feeds::market::{Bar, quote};
+
+    const FEED: FeedId = FeedId(1);
+
+    fn hub() -> (Hub, Symbol) {
+        let symbols = Arc::new(Symbols::new(1));
+        let symbol = symbols.list(FEED, "A", Channel::Quote).expect("room");
+        (Hub::new(symbols, Node::new("e", "e"), &Limits::default()), symbol)
+    }
+
+    #[test]
+    fn the_worst_word_about_a_symbol_counts() {
+        let (mut hub, a) = hub();
+        let say = |hub: &mut Hub, body| hub.apply(&[Update::new(a, Time(1), body)]);
+        let state = |hub: &Hub| {
+            let code = hub.images().value(a, STATE).expect("always");
+            *State::ALL.iter().find(|state| state.decimal() == code).expect("a state")
+        };
+        let last = |value| Update::image(a, Channel::Quote, Time(1), &[(quote::LAST, value)]);
+        hub.apply(&[last(None)]);
+        assert_eq!(state(&hub), State::Pending, "an empty field is no data");
+        hub.apply(&[last(Some(Decimal::ONE))]);
+        assert_eq!(state(&hub), State::Live);
+        for told in [State::Stale, State::Halted, State::Suspect, State::Closed, State::Live] {
+            say(&mut hub, Body::State(told));
+            assert_eq!(state(&hub), told);
+        }
+        say(&mut hub, Body::Phase(Phase::Closed));
+        assert_eq!(state(&hub), State::Closed);
+        say(&mut hub, Body::State(State::Halted));
+        hub.set_feed_state(FEED, State::Stale);
+        assert_eq!(state(&hub), State::Stale);
+        hub.set_feed_state(FEED, State::Live);
+        assert_eq!(state(&hub), State::Halted, "what the source said of it stands");
+        hub.apply(&[Update::image(a, Channel::Quote, Time(1), &[(PHASE, None)])]);
+        say(&mut hub, Body::State(State::Live));
+        assert_eq!(state(&hub), State::Live, "it has no phase any more");
+        say(&mut hub, Body::State(State::Pending));
+        assert_eq!(state(&hub), State::Pending);
+    }
+
+    #[test]
+    fn bars_that_never_came_keep_their_numbers() {
+        const MINUTE: i64 = 60_000_000_000;
+        let (mut hub, a) = hub();
+        let bar = |at: i64, is_final| {
+            let bar = Bar::new(Channel::Bar1m, Time(at * MINUTE), [Decimal::ONE; 4], Decimal::ONE, 1);
+            let mut bar = bar.expect("small prices");
+            bar.is_final = is_final;
+            Update::new(a, Time(at * MINUTE), Body::Bar(bar))
+        };
+        let missing = |count| Update::new(a, Time(0), Body::missing(Channel::Bar1m, count));
+        hub.apply(&[missing(9)]);
+        hub.want(Want { channel: Channel::Bar1m, symbol: a, depth: 0 }, true);
+        // Time alone closes none of them: the other symbols of the feed may be of another day.
+        hub.apply(&[bar(0, false), Update::new(a, Time(99 * MINUTE), Body::State(State::Live))]);
+        hub.apply(&[missing(2), bar(3, false), bar(3, true), bar(4, false), bar(5, false)]);
+        let cut = hub.cut(0, 0);
+        let told = cut.events.iter().map(|event| match event.what {
+            What::Gap { from, .. } => (from, event.q, None),
+            What::Bar(bar) => (None, event.q, Some(bar.start.0 / MINUTE)),
+            _ => panic!("{event:?}"),
+        });
+        let told: Vec<_> = told.collect();
+        assert_eq!(told, [(Some(1), 2, None), (None, 3, Some(3)), (None, 4, Some(4))]);
+        assert_eq!((cut.bars[0].q, cut.bars[0].bar.map(|bar| bar.start.0 / MINUTE)), (5, Some(5)));
     }
 }

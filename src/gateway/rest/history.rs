@@ -255,7 +255,7 @@ mod tests {
             };
             for number in (1..=trades).filter(|number| *number != 5) {
                 if number == 6 {
-                    ingest.push(&[Update::new(a, Time(6_000), Body::Missing(1))]);
+                    ingest.push(&[Update::new(a, Time(6_000), Body::missing(Channel::Trade, 1))]);
                 }
                 ingest.push(&[trade(a, number), trade(b, number)]);
             }

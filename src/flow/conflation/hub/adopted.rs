@@ -86,12 +86,7 @@ impl Hub {
         }
         told.list(&self.symbols);
         self.list_new();
-        let mut items = std::mem::take(&mut told.items);
-        // Whole images come first in a frame, in the order of their names.
-        items.sort_by_key(|item| match item {
-            Item::Row(row) => row.rev,
-            Item::Gap(gap) => gap.rev,
-        });
+        let mut items = told.take();
         for item in items.drain(..) {
             self.stats.changes += 1;
             match item {
@@ -116,7 +111,7 @@ impl Hub {
     }
 
     /// Says how far everything here can be trusted from now on.
-    pub fn set_link(&mut self, link: State) {
+    pub(super) fn set_link(&mut self, link: State) {
         if self.node.link != link {
             self.node = Arc::new(Node { version: self.node.version + 1, link, ..(*self.node).clone() });
         }
