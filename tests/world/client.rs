@@ -154,6 +154,9 @@ pub struct Client {
     pending: Vec<u8>,
     seen: Seen,
     hung_up: bool,
+    /// Subscriptions for which the node was behind.
+    behind: Vec<String>,
+    turns: u32,
 }
 
 /// A message's `type`.
@@ -203,6 +206,9 @@ struct Gap {
     to: u64,
 }
 
+/// After how many turns a node that was behind is asked again: half a second, more or less.
+const TURNS_BEHIND: u32 = 25;
+
 impl Client {
     pub fn new(random: &mut Rng) -> Self {
         let steady = random.u8(..3) == 0;
@@ -227,6 +233,8 @@ impl Client {
             pending: Vec::new(),
             seen: Seen::default(),
             hung_up: false,
+            behind: Vec::new(),
+            turns: 0,
         }
     }
 
@@ -322,6 +330,12 @@ impl Client {
 
     /// Takes what has come, unless it is stalled.
     pub fn read(&mut self) -> Vec<u8> {
+        self.turns += 1;
+        if self.turns.is_multiple_of(TURNS_BEHIND) {
+            for name in std::mem::take(&mut self.behind) {
+                self.subscribe(self.asked[&name].clone());
+            }
+        }
         if self.stalled { Vec::new() } else { self.pipe.borrow_mut().take(usize::MAX) }
     }
 
@@ -396,8 +410,8 @@ impl Client {
                 if code == "node_behind" {
                     // It comes back with the same cursor until the node is there.
                     self.seen.behind += 1;
-                    let name = message["id"].as_str().expect("an id");
-                    return self.subscribe(self.asked[name].clone());
+                    self.behind.push(message["id"].as_str().expect("an id").to_owned());
+                    return;
                 }
                 assert!(["unknown_sub", "bad_request", "unknown_topic"].contains(&code), "{message}");
             }
