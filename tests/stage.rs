@@ -155,6 +155,26 @@ fn a_new_listing_is_told_from_its_first_trade() {
     assert_eq!(numbers, [1, 2], "{batch}");
 }
 
+/// What leads to a whole picture does not hide that this node is behind: it would be older than what the client has seen.
+#[test]
+fn a_cursor_ahead_of_the_node_is_told_so_whatever_comes_with_it() {
+    let mut stage = Stage::new(Limits::default());
+    let symbol = stage.list("A", Channel::Quote);
+    stage.push(&[trade(symbol, stage.time(), 1)]);
+    let mut peer = stage.connect("", 10_000);
+    for rest in [
+        r#""since":{"epoch":"stage","rev":99}"#,
+        r#""since":{"epoch":"stage","rev":1,"seen":99}"#,
+        r#""since":{"epoch":"stage","rev":1,"wish":"another","seen":99}"#,
+        r#""filter":"last > 1","since":{"epoch":"stage","rev":99}"#,
+    ] {
+        peer.send(&format!(r#"{{"action":"subscribe","topics":["A"],{rest}}}"#));
+        stage.after_ms(1);
+        let answer = peer.read(usize::MAX).pop().expect("an answer").1;
+        assert!(answer.contains(r#""code":"node_behind""#), "{rest}: {answer}");
+    }
+}
+
 /// Where the last trade alone is given, its topic is an image like others: `added` names it.
 #[test]
 fn a_last_trade_of_a_new_listing_is_in_added() {
