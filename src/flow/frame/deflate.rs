@@ -16,7 +16,8 @@ const SEEN_BITS: u32 = 12;
 const GOLDEN: u32 = 0x9e37_79b1;
 /// The longest repetition that has a code.
 const REPEATED_MAX: usize = 258;
-/// Room for an inflated message, in bytes.
+/// The least room for what comes out, in bytes: most commands fit when they are inflated, and a short frame with the ends that
+/// compressing puts to it.
 const ROOM_MIN: usize = 256;
 /// What every message compressed by a flush ends with; it is not sent (RFC 7692 7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
@@ -32,7 +33,7 @@ pub fn agree(offers: &str) -> Option<(u8, String)> {
         let (mut window_bits, mut seen) = (None, Vec::new());
         for part in parts {
             let (name, value) = match part.split_once('=') {
-                Some((name, value)) => (name.trim(), Some(value.trim().trim_matches('"'))),
+                Some((name, value)) => (name.trim(), Some(unquoted(value.trim())?)),
                 None => (part, None),
             };
             let bits = value.map(|value| match value.as_bytes() {
@@ -55,6 +56,12 @@ pub fn agree(offers: &str) -> Option<(u8, String)> {
             None => (WINDOW_BITS_MAX, answer.to_owned()),
         })
     })
+}
+
+/// A parameter's value: a token, or one in quotes (RFC 6455 9.1).
+fn unquoted(value: &str) -> Option<&str> {
+    let bare = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
+    (!bare.contains('"')).then_some(bare)
 }
 
 /// Compresses messages: repetitions as the length and distance that one look at a table finds, in the code that the format
@@ -232,7 +239,8 @@ pub struct Inflate {
 }
 
 impl Inflate {
-    /// What a compressed message says, if that is at most `bytes_max` long.
+    /// What a compressed message says, if that is at most `bytes_max` long. Of one that is cut off comes what there is of it, and
+    /// nothing that stands behind a last block counts: neither is told from a message that ends there.
     pub fn message(&mut self, compressed: &[u8], bytes_max: usize) -> Result<&[u8], Reason> {
         let decompress = self.decompress.get_or_insert_with(|| Box::new(Decompress::new(false)));
         decompress.reset(false);
@@ -286,6 +294,10 @@ mod tests {
                 Some((8, "; server_max_window_bits=8")),
             ),
             ("permessage-deflate; server_max_window_bits", None),
+            ("permessage-deflate; server_max_window_bits=\"9", None),
+            ("permessage-deflate; server_max_window_bits=9\"", None),
+            ("permessage-deflate; server_max_window_bits=\"\"9\"\"", None),
+            ("permessage-deflate; server_max_window_bits=\"", None),
             ("permessage-deflate; server_max_window_bits=16", None),
             ("permessage-deflate; server_max_window_bits=09", None),
             ("permessage-deflate; client_max_window_bits=7", None),
