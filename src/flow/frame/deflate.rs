@@ -244,32 +244,35 @@ impl Inflate {
     pub fn message(&mut self, compressed: &[u8], bytes_max: usize) -> Result<&[u8], Reason> {
         let decompress = self.decompress.get_or_insert_with(|| Box::new(Decompress::new(false)));
         decompress.reset(false);
-        self.out.clear();
+        let mut len = 0;
         for mut piece in [compressed, &TAIL] {
             loop {
                 // Room grows with what comes out: a short message must not cost the longest one's memory.
-                let room = (2 * self.out.capacity().max(compressed.len())).max(ROOM_MIN).min(bytes_max + 1);
-                if self.out.len() == self.out.capacity() {
-                    self.out.reserve_exact(room - self.out.len());
+                if len == self.out.len() {
+                    let room = (2 * len.max(compressed.len())).max(ROOM_MIN).min(bytes_max + 1);
+                    self.out.reserve_exact(room - len);
+                    self.out.resize(room, 0);
                 }
+                let end = self.out.len().min(bytes_max + 1);
                 let before = (decompress.total_in(), decompress.total_out());
-                let status = decompress.decompress_vec(piece, &mut self.out, FlushDecompress::Sync);
+                let status = decompress.decompress(piece, &mut self.out[len..end], FlushDecompress::Sync);
                 let after = (decompress.total_in(), decompress.total_out());
                 piece = &piece[(after.0 - before.0) as usize..];
-                if self.out.len() > bytes_max {
+                len += (after.1 - before.1) as usize;
+                if len > bytes_max {
                     return Err(Reason::MessageTooBig);
                 }
                 match status {
                     Err(_) => return Err(Reason::ProtocolError),
                     // A last block: nothing that follows counts.
-                    Ok(Status::StreamEnd) => return Ok(&self.out),
+                    Ok(Status::StreamEnd) => return Ok(&self.out[..len]),
                     Ok(_) if after != before => {}
                     Ok(_) if piece.is_empty() => break,
                     Ok(_) => return Err(Reason::ProtocolError),
                 }
             }
         }
-        Ok(&self.out)
+        Ok(&self.out[..len])
     }
 }
 
@@ -370,6 +373,9 @@ mod tests {
         assert_eq!(inflate.message(&bomb, 1_000), Err(Reason::MessageTooBig));
         assert!(inflate.out.capacity() <= 1_001);
         assert_eq!(inflate.message(&bomb, blanks.len()).map(<[u8]>::len), Ok(blanks.len()));
+        assert_eq!(inflate.message(&bomb, 1_000), Err(Reason::MessageTooBig));
+        let inflated = inflate.decompress.as_ref().map(|decompress| decompress.total_out());
+        assert_eq!(inflated, Some(1_001), "though there was room for more");
         assert_eq!(inflate.message(&[0x00], 10), Ok(&b""[..]), "an empty message");
         assert_eq!(inflate.message(&[0xff; 20], 1_000), Err(Reason::ProtocolError));
         // Three bytes at a distance of one, before any byte was said: those of the message before are another client's.
