@@ -11,13 +11,16 @@ use tickgate::flow::adapter::Sink;
 use tickgate::flow::conflation::cut::Node;
 use tickgate::flow::dispatch::wish::Packing;
 use tickgate::flow::frame::command;
+use tickgate::flow::frame::deflate::Deflate;
 use tickgate::flow::socket::wire::Newcomer;
 use tickgate::gateway::ingest::Ingest;
 use tickgate::gateway::shard::{Identity, Shard};
 use tickgate_feeds::market::{Body, Channel, FeedId, Symbol, Time, Trade, TradeKind, Update};
 use tickgate_feeds::symbols::Symbols;
 
-use crate::world::wire::{PING, PONG, Pipe, SharedPipe, SimIo, SimWire, TEXT, client_frame, next_frame};
+use crate::world::wire::{
+    COMPRESSED_TEXT, PING, PONG, Pipe, SharedPipe, SimIo, SimWire, TEXT, client_frame, next_frame,
+};
 
 /// When a stage's time begins, in nanoseconds since the Unix epoch and on the monotonic clock.
 const BEGIN_NS: i64 = 1_700_000_000_000_000_000;
@@ -153,6 +156,47 @@ fn a_new_listing_is_told_from_its_first_trade() {
     let batch: Value = serde_json::from_str(batch).expect("JSON");
     let numbers: Vec<_> = batch["rows"].as_array().expect("rows").iter().map(|row| &row["q"]).collect();
     assert_eq!(numbers, [1, 2], "{batch}");
+}
+
+/// What is refused is not inflated but for its `id`: a shard must not work for who asks too much.
+#[test]
+fn a_refused_command_is_inflated_no_further_than_a_usual_one_is_long() {
+    let mut stage = Stage::new(Limits { commands_burst: 2, ..Limits::default() });
+    let packing = Packing { window_bits: Some(15), is_binary: false };
+    let mut peer = stage.connect_as("", 10_000, packing);
+    let mut deflate = Deflate::default();
+    let mut ids = Vec::new();
+    for (id, blanks) in [(1, 0), (2, 9_000), (3, 0), (4, 9_000)] {
+        let command = format!(r#"{{"action":"ping","id":{id}{:blanks$}}}"#, "");
+        let frame = client_frame(COMPRESSED_TEXT, deflate.message(command.as_bytes(), 15));
+        peer.pipe.borrow_mut().send(&frame);
+        stage.after_ms(1);
+        let answer = peer.read(usize::MAX).pop().expect("an answer").1;
+        let answer: Value = serde_json::from_str(&answer).expect("JSON");
+        ids.push((answer["type"].to_string(), answer["id"].as_u64()));
+    }
+    let [pong, error] = ["\"pong\"", "\"error\""].map(str::to_owned);
+    assert_eq!(ids, [(pong.clone(), Some(1)), (pong, Some(2)), (error.clone(), Some(3)), (error, None)]);
+}
+
+/// What leads to a whole picture does not hide that this node is behind: it would be older than what the client has seen.
+#[test]
+fn a_cursor_ahead_of_the_node_is_told_so_whatever_comes_with_it() {
+    let mut stage = Stage::new(Limits::default());
+    let symbol = stage.list("A", Channel::Quote);
+    stage.push(&[trade(symbol, stage.time(), 1)]);
+    let mut peer = stage.connect("", 10_000);
+    for rest in [
+        r#""since":{"epoch":"stage","rev":99}"#,
+        r#""since":{"epoch":"stage","rev":1,"seen":99}"#,
+        r#""since":{"epoch":"stage","rev":1,"wish":"another","seen":99}"#,
+        r#""filter":"last > 1","since":{"epoch":"stage","rev":99}"#,
+    ] {
+        peer.send(&format!(r#"{{"action":"subscribe","topics":["A"],{rest}}}"#));
+        stage.after_ms(1);
+        let answer = peer.read(usize::MAX).pop().expect("an answer").1;
+        assert!(answer.contains(r#""code":"node_behind""#), "{rest}: {answer}");
+    }
 }
 
 /// Where the last trade alone is given, its topic is an image like others: `added` names it.

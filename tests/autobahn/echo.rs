@@ -51,9 +51,16 @@ fn converse(mut stream: TcpStream) -> io::Result<()> {
     };
     loop {
         let mut out = Vec::new();
-        let means =
-            Means { message_bytes_max: MESSAGE_BYTES_MAX, inflate: window_bits.map(|_| &mut inflate) };
+        let means = Means { message_bytes_max: MESSAGE_BYTES_MAX, compression: window_bits.is_some() };
+        let mut failed = None;
         let heard = inbound.feed(&mut buffer[..len], means, &mut |incoming| {
+            let incoming = match incoming.inflated(&mut inflate, MESSAGE_BYTES_MAX) {
+                Ok(incoming) => incoming,
+                Err(reason) => {
+                    failed = Some(reason);
+                    return false;
+                }
+            };
             match incoming {
                 Incoming::Text(text) => out.extend(say(text.as_bytes())),
                 Incoming::Binary(bytes) => {
@@ -63,12 +70,12 @@ fn converse(mut stream: TcpStream) -> io::Result<()> {
                 }
                 Incoming::Ping(payload) => out.extend(websocket::frame(Opcode::Pong, payload)),
                 Incoming::Close(code) => end = Some(code),
-                Incoming::Part | Incoming::Pong => {}
+                Incoming::Part | Incoming::Pong | Incoming::Compressed { .. } => {}
             }
             // What comes after a close frame counts no more.
             end.is_none()
         });
-        let goodbye = match (end, heard) {
+        let goodbye = match (end, failed.map_or(heard, Err)) {
             (Some(None), _) => Some(websocket::frame(Opcode::Close, &[])),
             (Some(Some(code)), _) => Some(websocket::close(code, "")),
             (None, Err(reason)) => Some(goodbye(reason)),

@@ -211,7 +211,7 @@ fn refusals() -> Script {
     );
     script.turn(10);
     script.send(&json!({"action": "subscribe", "id": 12, "sub": "c", "topics": ["FPT"]}));
-    let ahead = json!({"epoch": "stage", "rev": 1_000_000});
+    let ahead = json!({"epoch": "stage", "rev": 3, "seen": 1_000_000});
     script.send(&json!({"action": "unsubscribe", "id": 13, "sub": "b"}));
     script.send(&json!({"action": "subscribe", "id": 14, "sub": "b", "topics": ["FPT"], "since": ahead}));
     script.send(&json!({"action": "ping", "id": 15}));

@@ -179,7 +179,8 @@ impl Batch {
         self.frames.push(frame_at..self.bytes.len());
     }
 
-    /// Turns all from `text_at` on into MessagePack, which is never longer.
+    /// Turns all from `text_at` on into MessagePack, which is never longer. Cold, as is compressing: what neither is wanted of
+    /// should not have to step around them.
     #[cold]
     fn pack(&mut self, text_at: usize) -> Opcode {
         self.packed.clear();

@@ -420,23 +420,32 @@ fn filter(text: &str) -> Result<Filter, Mistake> {
 
 /// A cursor: an object, or in a URL its parts with colons between them.
 fn since(value: Option<Value>) -> Result<Option<Since>, Mistake> {
-    let expected =
-        || mistake("since: expected {\"epoch\":..,\"rev\":..,\"wish\":..}, in a URL epoch:rev:wish");
+    let expected = || {
+        let parts = "{\"epoch\":..,\"rev\":..,\"wish\":..,\"seen\":..}";
+        mistake(format!("since: expected {parts}, in a URL epoch:rev:wish"))
+    };
+    let text = |key, part| match part {
+        Value::String(text) => Ok(text),
+        _ => Err(mistake(format!("since.{key}: expected a string"))),
+    };
+    let number = |key, part: Value| {
+        part.as_u64().ok_or_else(|| mistake(format!("since.{key}: expected a whole number")))
+    };
     match value {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Since::parse(&text).map(Some).ok_or_else(expected),
         Some(Value::Object(mut since)) => {
-            let rev = since.remove("rev").and_then(|rev| rev.as_u64());
-            let seen = match since.remove("seen") {
-                None | Some(Value::Null) => None,
-                Some(seen) => Some(seen.as_u64().ok_or_else(|| mistake("since.seen: expected a revision"))?),
-            };
-            let (epoch, wish) = (string(&mut since, "epoch")?, string(&mut since, "wish")?);
+            let mut part = |key| since.remove(key).filter(|part| !part.is_null());
+            let (epoch, rev, wish, seen) = (part("epoch"), part("rev"), part("wish"), part("seen"));
             if let Some(key) = since.keys().next() {
                 return Err(unknown_key(key, &["epoch", "rev", "wish", "seen"]));
             }
-            let (Some(epoch), Some(rev)) = (epoch, rev) else { return Err(expected()) };
-            Ok(Some(Since { epoch, rev, wish, seen }))
+            Ok(Some(Since {
+                epoch: text("epoch", epoch.unwrap_or_default())?,
+                rev: number("rev", rev.unwrap_or_default())?,
+                wish: wish.map(|wish| text("wish", wish)).transpose()?,
+                seen: seen.map(|seen| number("seen", seen)).transpose()?,
+            }))
         }
         Some(_) => Err(expected()),
     }
@@ -547,16 +556,31 @@ mod tests {
             ),
             (r#"{"action":"update","sub":"1","snapshot":true}"#, "bad_request: unknown key \"snapshot\""),
             (
-                r#"{"action":"subscribe","topics":["A"],"since":{"epoch":"x"}}"#,
-                r#"bad_request: since: expected {"epoch":..,"rev":..,"wish":..}, in a URL epoch:rev:wish"#,
-            ),
-            (
                 r#"{"action":"subscribe","topics":["A"],"digest":-1}"#,
                 "bad_request: digest: expected a whole number of frames, 0 for none",
             ),
             (r#"{"action":"unsubscribe"}"#, "bad_request: sub: missing, expected a string"),
         ] {
             assert_eq!(wrong(text), expected);
+        }
+    }
+
+    #[test]
+    fn a_mistake_in_a_cursor_names_the_part_that_is_wrong() {
+        for (since, expected) in [
+            (
+                "7",
+                "since: expected {\"epoch\":..,\"rev\":..,\"wish\":..,\"seen\":..}, in a URL epoch:rev:wish",
+            ),
+            (r#"{"rev":1}"#, "since.epoch: expected a string"),
+            (r#"{"epoch":"x"}"#, "since.rev: expected a whole number"),
+            (r#"{"epoch":"x","rev":-1}"#, "since.rev: expected a whole number"),
+            (r#"{"epoch":"x","rev":1,"wish":7}"#, "since.wish: expected a string"),
+            (r#"{"epoch":"x","rev":1,"seen":"y"}"#, "since.seen: expected a whole number"),
+            (r#"{"epoch":"x","rew":1}"#, "unknown key \"rew\", did you mean \"rev\"?"),
+        ] {
+            let said = wrong(&format!(r#"{{"action":"subscribe","topics":["A"],"since":{since}}}"#));
+            assert_eq!(said, format!("bad_request: {expected}"));
         }
     }
 

@@ -16,7 +16,8 @@ const SEEN_BITS: u32 = 12;
 const GOLDEN: u32 = 0x9e37_79b1;
 /// The longest repetition that has a code.
 const REPEATED_MAX: usize = 258;
-/// Room for an inflated message, in bytes.
+/// The least room for what comes out, in bytes: most commands fit when they are inflated, and a short frame with the ends that
+/// compressing puts to it.
 const ROOM_MIN: usize = 256;
 /// What every message compressed by a flush ends with; it is not sent (RFC 7692 7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
@@ -32,7 +33,7 @@ pub fn agree(offers: &str) -> Option<(u8, String)> {
         let (mut window_bits, mut seen) = (None, Vec::new());
         for part in parts {
             let (name, value) = match part.split_once('=') {
-                Some((name, value)) => (name.trim(), Some(value.trim().trim_matches('"'))),
+                Some((name, value)) => (name.trim(), Some(unquoted(value.trim())?)),
                 None => (part, None),
             };
             let bits = value.map(|value| match value.as_bytes() {
@@ -55,6 +56,12 @@ pub fn agree(offers: &str) -> Option<(u8, String)> {
             None => (WINDOW_BITS_MAX, answer.to_owned()),
         })
     })
+}
+
+/// A parameter's value: a token, or one in quotes (RFC 6455 9.1).
+fn unquoted(value: &str) -> Option<&str> {
+    let bare = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
+    (!bare.contains('"')).then_some(bare)
 }
 
 /// Compresses messages: repetitions as the length and distance that one look at a table finds, in the code that the format
@@ -232,36 +239,40 @@ pub struct Inflate {
 }
 
 impl Inflate {
-    /// What a compressed message says, if that is at most `bytes_max` long.
+    /// What a compressed message says, if that is at most `bytes_max` long. Of one that is cut off comes what there is of it, and
+    /// nothing that stands behind a last block counts: neither is told from a message that ends there.
     pub fn message(&mut self, compressed: &[u8], bytes_max: usize) -> Result<&[u8], Reason> {
         let decompress = self.decompress.get_or_insert_with(|| Box::new(Decompress::new(false)));
         decompress.reset(false);
-        self.out.clear();
+        let mut len = 0;
         for mut piece in [compressed, &TAIL] {
             loop {
                 // Room grows with what comes out: a short message must not cost the longest one's memory.
-                let room = (2 * self.out.capacity().max(compressed.len())).max(ROOM_MIN).min(bytes_max + 1);
-                if self.out.len() == self.out.capacity() {
-                    self.out.reserve_exact(room - self.out.len());
+                if len == self.out.len() {
+                    let room = (2 * len.max(compressed.len())).max(ROOM_MIN).min(bytes_max + 1);
+                    self.out.reserve_exact(room - len);
+                    self.out.resize(room, 0);
                 }
+                let end = self.out.len().min(bytes_max + 1);
                 let before = (decompress.total_in(), decompress.total_out());
-                let status = decompress.decompress_vec(piece, &mut self.out, FlushDecompress::Sync);
+                let status = decompress.decompress(piece, &mut self.out[len..end], FlushDecompress::Sync);
                 let after = (decompress.total_in(), decompress.total_out());
                 piece = &piece[(after.0 - before.0) as usize..];
-                if self.out.len() > bytes_max {
+                len += (after.1 - before.1) as usize;
+                if len > bytes_max {
                     return Err(Reason::MessageTooBig);
                 }
                 match status {
                     Err(_) => return Err(Reason::ProtocolError),
                     // A last block: nothing that follows counts.
-                    Ok(Status::StreamEnd) => return Ok(&self.out),
+                    Ok(Status::StreamEnd) => return Ok(&self.out[..len]),
                     Ok(_) if after != before => {}
                     Ok(_) if piece.is_empty() => break,
                     Ok(_) => return Err(Reason::ProtocolError),
                 }
             }
         }
-        Ok(&self.out)
+        Ok(&self.out[..len])
     }
 }
 
@@ -286,6 +297,10 @@ mod tests {
                 Some((8, "; server_max_window_bits=8")),
             ),
             ("permessage-deflate; server_max_window_bits", None),
+            ("permessage-deflate; server_max_window_bits=\"9", None),
+            ("permessage-deflate; server_max_window_bits=9\"", None),
+            ("permessage-deflate; server_max_window_bits=\"\"9\"\"", None),
+            ("permessage-deflate; server_max_window_bits=\"", None),
             ("permessage-deflate; server_max_window_bits=16", None),
             ("permessage-deflate; server_max_window_bits=09", None),
             ("permessage-deflate; client_max_window_bits=7", None),
@@ -358,6 +373,9 @@ mod tests {
         assert_eq!(inflate.message(&bomb, 1_000), Err(Reason::MessageTooBig));
         assert!(inflate.out.capacity() <= 1_001);
         assert_eq!(inflate.message(&bomb, blanks.len()).map(<[u8]>::len), Ok(blanks.len()));
+        assert_eq!(inflate.message(&bomb, 1_000), Err(Reason::MessageTooBig));
+        let inflated = inflate.decompress.as_ref().map(|decompress| decompress.total_out());
+        assert_eq!(inflated, Some(1_001), "though there was room for more");
         assert_eq!(inflate.message(&[0x00], 10), Ok(&b""[..]), "an empty message");
         assert_eq!(inflate.message(&[0xff; 20], 1_000), Err(Reason::ProtocolError));
         // Three bytes at a distance of one, before any byte was said: those of the message before are another client's.

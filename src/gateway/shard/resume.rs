@@ -25,15 +25,18 @@ impl<I: Io> Shard<I> {
         selection: &Selection,
     ) -> Result<Option<(&'static str, Debt)>, Mistake> {
         let replica = &self.encoder.replica;
-        let same = since.wish.as_ref().is_none_or(|name| *name == wish.name());
-        // What a filter had let through by then is not remembered. Who left before its first picture was whole was told of
-        // no revision, and holds no row that it could rely on.
-        if *since.epoch != *replica.node.epoch || !same || wish.filter.is_some() || since.rev == 0 {
+        // Who left before its first picture was whole was told of no revision, and holds no row that it could rely on.
+        if *since.epoch != *replica.node.epoch || since.rev == 0 {
             return Ok(None);
         }
         if since.seen.unwrap_or_default().max(since.rev) > replica.rev {
             let mistake = Mistake::of(Reason::NodeBehind);
             return Err(Mistake { retry_after_ms: Some(NODE_BEHIND_MS), ..mistake });
+        }
+        let same = since.wish.as_ref().is_none_or(|name| *name == wish.name());
+        // What a filter had let through by then is not remembered.
+        if !same || wish.filter.is_some() {
+            return Ok(None);
         }
         // Which members a group had when the client left is not remembered: after a change of groups all come whole.
         let regrouped = replica.grouped_rev > since.rev

@@ -88,6 +88,9 @@ impl Rate {
 
 /// Pings, pongs and parts of messages that may come in the place of one command: a browser sends none, a prober a few a second.
 const CONTROLS_PER_COMMAND: u32 = 10;
+/// How far a refused message is inflated, in bytes, to find the `id` that the refusal names: the usual command fits, and a flood
+/// of long ones in a few bytes each costs no more than one of short ones.
+const REFUSED_BYTES_MAX: usize = 1 << 10;
 /// What is read and thrown away at most while a session ends, in bytes: a client that is in the middle of sending 10 MB
 /// must still learn that this was too much, and a reset would eat our close frame. The close timeout bounds it too.
 const DISCARD_BYTES_MAX: usize = 16 << 20;
@@ -218,15 +221,27 @@ impl<I: Io> Shard<I> {
         let (now_ns, requests, stats) = (self.now.mono_ns, &mut self.requests, &mut self.stats);
         let (mut end, mut pings) = (None, Vec::new());
         let mut inbound = std::mem::take(&mut session.inbound);
-        let inflate = session.packing.window_bits.map(|_| &mut self.inflate);
-        let means = Means { message_bytes_max: limits.message_bytes_max, inflate };
+        let compression = session.packing.window_bits.is_some();
+        let means = Means { message_bytes_max: limits.message_bytes_max, compression };
+        let inflate = &mut self.inflate;
         let heard = inbound.feed(bytes, means, &mut |incoming| {
             stats.messages_read += 1;
             if let Incoming::Close(_) = incoming {
                 end = Some(Reason::ClientClosed);
                 return false;
             }
-            if let Err(wait_ns) = session.count_message(&incoming, now_ns, limits) {
+            let counted = session.count_message(&incoming, now_ns, limits);
+            let bytes_max = counted.map_or(REFUSED_BYTES_MAX, |()| limits.message_bytes_max);
+            let incoming = match incoming.inflated(inflate, bytes_max) {
+                Ok(incoming) => incoming,
+                // It is refused unread, as if nothing stood in it.
+                Err(Reason::MessageTooBig) if counted.is_err() => Incoming::Text(""),
+                Err(reason) => {
+                    end = Some(reason);
+                    return false;
+                }
+            };
+            if let Err(wait_ns) = counted {
                 stats.refusals[Reason::RateLimited as usize] += 1;
                 if session.refuse(now_ns) > limits.refusals_max {
                     end = Some(Reason::Flood);
@@ -251,7 +266,7 @@ impl<I: Io> Shard<I> {
                 Incoming::Ping(payload) => {
                     session.outbox.pong(websocket::frame(Opcode::Pong, payload), now_ns);
                 }
-                Incoming::Pong | Incoming::Part | Incoming::Text(_) | Incoming::Close(_) => {}
+                _ => {}
             }
             end.is_none()
         });
@@ -405,7 +420,7 @@ impl<W: Wire> Session<W> {
     fn count_message(&mut self, incoming: &Incoming<'_>, now_ns: u64, limits: &Limits) -> Result<(), u64> {
         let (per_second, burst) = (limits.commands_per_second, limits.commands_burst);
         let (rate, factor) = match incoming {
-            Incoming::Text(_) | Incoming::Binary(_) => (&mut self.commands, 1),
+            Incoming::Text(_) | Incoming::Binary(_) | Incoming::Compressed { .. } => (&mut self.commands, 1),
             _ => (&mut self.controls, CONTROLS_PER_COMMAND),
         };
         rate.take(now_ns, per_second * factor, burst * factor)
