@@ -29,9 +29,12 @@ class Test(NamedTuple):
     script: str
     arguments: str
     gateway: str | None = "--feed synthetic:vn30"
+    # It mostly waits: it runs beside the tests after it.
+    waits: bool = False
 
 
 TESTS = [
+    Test("resume", "tests/clients/resume_test.py", "--binary {program}", None, waits=True),
     Test("vectors", "tests/clients/vectors_test.py", "", None),
     Test("asyncapi", "tests/clients/asyncapi_test.py", "", None),
     Test("board", "tests/board/board_test.py",
@@ -47,7 +50,6 @@ TESTS = [
     Test("stream", "tests/clients/stream_test.py", "--binary {program}", None),
     Test("silence", "tests/clients/silence_test.py", "--binary {program}", None),
     Test("restart", "tests/clients/restart_test.py", "--binary {program}", None),
-    Test("resume", "tests/clients/resume_test.py", "--binary {program}", None),
     Test("session", "tests/clients/session_test.py", "--binary {program} --node {target}/node", None),
     Test("edge", "tests/clients/edge_test.py", "--binary {program}", None),
     Test("stalled", "tests/clients/stalled_test.py", "--binary {program}", None),
@@ -121,7 +123,7 @@ def run(test: Test, target: Path) -> tuple[int, int]:
             values |= gateway.addresses()
         command = [sys.executable, ROOT / test.script, *(part.format(**values) for part in test.arguments.split())]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=TEST_S)
-        print(done.stdout, flush=True)
+        print(f"\n---- {test.name}\n{done.stdout}", flush=True)
         counts = re.findall(r"^(\d+) passed, (\d+) failed$", done.stdout, re.MULTILINE)
         passed, failed = map(int, counts[-1]) if counts else (0, 1)
         failed = max(failed, int(done.returncode != 0))
@@ -146,16 +148,26 @@ def main() -> int:
     known = {test.name for test in TESTS}
     if unknown := set(options.names) - known:
         parser.error(f"no test is called {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
-    passed = failed = 0
-    rows = []
-    for test in TESTS:
-        if options.names and test.name not in options.names:
-            continue
-        print(f"\n---- {test.name}", flush=True)
+    rows, counts = [], []
+
+    def report(test: Test) -> None:
         begin = time.monotonic()
         good, bad = run(test, target)
         rows.append(f"== {test.name:<12}{good:4} passed {bad:4} failed {time.monotonic() - begin:6.1f} s")
-        passed, failed = passed + good, failed + bad
+        counts.append((good, bad))
+
+    beside = []
+    for test in TESTS:
+        if options.names and test.name not in options.names:
+            continue
+        if test.waits:
+            beside.append(threading.Thread(target=report, args=(test,)))
+            beside[-1].start()
+        else:
+            report(test)
+    for thread in beside:
+        thread.join()
+    passed, failed = (sum(column) for column in zip(*counts, strict=True))
     print("\n" + "\n".join(rows))
     print(f"{passed} passed, {failed} failed", flush=True)
     return 1 if failed else 0
