@@ -77,7 +77,7 @@ MUTANTS = [
            "if stream.is_ahead() { stream.events_rev } else { debt.target }", "stream.events_rev"),
     Mutant("the first subscription is always paid first", "gateway/shard/deliver.rs", "(paid + after) % count", "after - 1"),
     Mutant("a heartbeat names more than was given", "gateway/shard/keepalive.rs",
-           "(stream.number, seq, debt.held)", "(stream.number, seq, debt.target)"),
+           "(stream.number, seq, debt.held)", "(stream.number, seq, stream.rev)"),
 ]
 
 
