@@ -173,7 +173,8 @@ impl Edge {
                     }
                     let times =
                         [here.images().head(own), there.images().head(its)].map(|head| head.time.us());
-                    assert_eq!(times[0], times[1], "the time of {name}");
+                    // What changed and came back between two rows has not changed here.
+                    assert!(times[0] <= times[1], "the time of {name}: {times:?}");
                     let trades =
                         [here.log().topic(Channel::Trade, own), there.log().topic(Channel::Trade, its)];
                     assert_eq!(trades[0].q, trades[1].q, "trades of {name}");
