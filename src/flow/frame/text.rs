@@ -76,7 +76,7 @@ impl Text {
     }
 
     /// Appends an integer.
-    #[inline]
+    #[inline(always)]
     pub fn put_u64(&mut self, n: u64) {
         if n < EIGHT_DIGITS {
             let digits = eight_digits(n as u32);
