@@ -251,6 +251,28 @@ fn losses_are_told_in_frames_like_others_and_once() {
     assert!(count > SYMBOLS && longest <= FRAME_BYTES_MAX, "{count} losses, a frame of {longest} bytes");
 }
 
+/// Losses of one topic, one after the other, are no exception.
+#[test]
+fn losses_of_one_topic_are_told_in_frames_like_others() {
+    const LOSSES: usize = 200;
+    let mut market = Market::new(0);
+    let mut peer = market.stage.connect("symbols=trade:S000&mode=every", 1_000_000);
+    market.stage.after_ms(TURN_MS);
+    sized_batches(&mut peer, usize::MAX).for_each(drop);
+    for _ in 0..LOSSES {
+        market.stage.push(&[Update::new(
+            market.symbols[0],
+            market.stage.time(),
+            Body::Missing { channel: Channel::Trade, count: 1 },
+        )]);
+    }
+    market.stage.after_ms(TURN_MS);
+    let frames: Vec<_> = sized_batches(&mut peer, usize::MAX).collect();
+    let gaps = frames.iter().flat_map(|(_, batch)| batch["gaps"].as_array().into_iter().flatten());
+    assert!(gaps.map(|gap| gap["to"].as_u64()).eq((1..=LOSSES as u64).map(Some)));
+    assert!(frames.iter().all(|(bytes, _)| *bytes <= FRAME_BYTES_MAX), "{} frames", frames.len());
+}
+
 /// A payment without a frame is nobody's frame of the slot.
 #[test]
 fn who_has_caught_up_is_as_early_as_the_others() {

@@ -48,16 +48,18 @@ impl Encoder {
             // What has one revision stands in one frame: a change of phase is an event, and changes an image too.
             let together = due[at + 1..].iter().take_while(|next| next.rev == event.rev).count();
             if let What::Gap { from, reason, .. } = event.what {
+                let topic = topic_of(event);
+                // A source may have told many losses at once, which all have one revision: more than a frame takes. What is
+                // noted of a topic is a revision, so those of one topic and revision are told together.
+                let goes_on = due[..at]
+                    .last()
+                    .is_some_and(|last| last.is_gap() && (last.rev, topic_of(last)) == (event.rev, topic));
                 // A gap stands before the rows it precedes, so it begins a frame of its own.
-                if rows > 0 || batch.is_full(0) {
+                if rows > 0 || !goes_on && batch.is_full(0) {
                     return false;
                 }
-                let topic = topic_of(event);
                 self.push_loss(topic, from, event.q, reason, batch);
-                // A source may have told many losses at once, which all have one revision: more than a frame takes.
-                if !due.get(at + 1).is_some_and(|next| next.is_gap() && topic_of(next) == topic) {
-                    debt.gave(topic, event.rev);
-                }
+                debt.gave(topic, event.rev);
                 continue;
             }
             if event.rev > debt.events && batch.is_full(together * ROW_BYTES_MAX) {
