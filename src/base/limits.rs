@@ -111,7 +111,9 @@ pub const REJECTED_TOLD_MAX: usize = 100;
 pub const READ_BYTES: usize = 64 << 10;
 /// Unsent bytes the kernel may hold for one client (`TCP_NOTSENT_LOWAT`): the backlog is ours to conflate.
 pub const KERNEL_UNSENT_BYTES: u32 = 16 << 10;
-/// Rows that a shard keeps encoded for the next who wants the same, in bytes: those of 20,000 symbols and more.
+/// Rows that a shard keeps encoded from one turn to the next, in bytes: what a core's second cache holds beside other things.
+pub const ROWS_KEPT_BYTES: usize = 512 << 10;
+/// Rows that a shard keeps encoded within a turn for the next who wants the same, in bytes: those of 20,000 symbols and more.
 pub const ROWS_BYTES_MAX: usize = 4 << 20;
 /// The most levels of one side of a book that a client may ask for.
 pub const DEPTH_MAX: u16 = 1000;
@@ -180,7 +182,7 @@ impl Limits {
         const BAR: usize = 256;
         const SYMBOL: usize = 320; // its names, the tree of them, and the state of its book
         const LISTED: usize = 160; // its standing and its chains in the log
-        const ROW: usize = 24 + 4 + 48; // the last row, and where the beginning of its rows is
+        const ROW: usize = 16 + 56 + 52; // where its last row is, whose it can be, and the beginning of its rows
         const EVENT_TEXT: usize = 256;
         let bars = 4 * symbols * BAR;
         let frame = self.frame_bytes_max.max(2 * usize::from(DEPTH_MAX) * LEVEL_TEXT_BYTES);

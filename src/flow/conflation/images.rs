@@ -104,6 +104,11 @@ impl Images {
         self.revs[symbol.index()]
     }
 
+    /// The same of all images, by the index of their symbols.
+    pub fn revs(&self) -> &[Rev] {
+        &self.revs
+    }
+
     /// The image's head.
     pub fn head(&self, symbol: Symbol) -> &Head {
         &self.heads[symbol.index()]

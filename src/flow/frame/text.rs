@@ -61,14 +61,13 @@ impl Text {
 
     /// Appends a piece that stands in another text, its bytes from `start` on. Short ones take no call: what is copied
     /// beyond `len` is scratch on both sides.
-    #[inline]
+    #[inline(always)]
     pub fn put_from(&mut self, other: &Self, start: usize, len: usize) {
         const SHORT: usize = 96;
-        let (from, to) =
-            (other.bytes.get(start..start + SHORT), self.bytes.get_mut(self.len..self.len + SHORT));
-        match (from, to) {
+        let short = other.bytes.get(start..).and_then(<[u8]>::first_chunk::<SHORT>);
+        match (short, self.bytes.get_mut(self.len..).and_then(<[u8]>::first_chunk_mut::<SHORT>)) {
             (Some(from), Some(to)) if len <= SHORT => {
-                to.copy_from_slice(from);
+                *to = *from;
                 self.len += len;
             }
             _ => self.put_slice(&other.bytes[start..start + len]),
