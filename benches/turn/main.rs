@@ -60,8 +60,8 @@ impl Io for Nowhere {
         Now { mono_ns: self.mono_ns, wall: Time(1_763_787_600_000_000_000 + self.mono_ns as i64) }
     }
 
-    fn newcomers(&mut self, out: &mut Vec<Newcomer<Void>>) {
-        out.append(&mut self.newcomers);
+    fn newcomers(&mut self) -> Vec<Newcomer<Void>> {
+        std::mem::take(&mut self.newcomers)
     }
 
     fn register(&mut self, _: &mut Void, _: u32) -> io::Result<()> {

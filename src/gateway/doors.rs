@@ -158,7 +158,7 @@ struct Service {
 
 /// A client on its way to a shard.
 struct LetIn {
-    asked: Result<Option<Subscribe>, Mistake>,
+    asked: Result<Option<Box<Subscribe>>, Mistake>,
     /// It gets events, and says nothing.
     listens: bool,
     /// How messages will travel.

@@ -113,6 +113,20 @@ pub async fn serve<S>(
 where
     S: Service<Request<Incoming>, Response = Reply, Error = Infallible, Future: Unpin> + Unpin,
 {
+    // What serves a connection takes its buffers at once: who is silent, or waits in a crowd, is not worth them yet.
+    tokio::time::timeout(limits.handshake_timeout, stream.peek(&mut [0])).await.ok()?.ok()?;
+    Box::pin(serve_ready(stream, service, keep_alive, limits)).await
+}
+
+async fn serve_ready<S>(
+    stream: TcpStream,
+    service: S,
+    keep_alive: KeepAlive,
+    limits: &Limits,
+) -> Option<http1::Parts<TokioIo<TcpStream>, S>>
+where
+    S: Service<Request<Incoming>, Response = Reply, Error = Infallible, Future: Unpin> + Unpin,
+{
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.handshake_timeout)

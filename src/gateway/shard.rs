@@ -32,7 +32,7 @@ use crate::flow::frame::command::Request;
 use crate::flow::frame::deflate::Inflate;
 use crate::flow::frame::encoder::{self, Encoder};
 use crate::flow::frame::ticks::Ticks;
-use crate::flow::socket::wire::{Io, Newcomer, Ready};
+use crate::flow::socket::wire::{Io, Ready};
 use crate::gateway::ingest::{Ingest, Sleep};
 use session::Session;
 
@@ -200,7 +200,6 @@ pub struct Shard<I: Io> {
     now: Now,
     stats: Stats,
     ready: Vec<Ready>,
-    newcomers: Vec<Newcomer<I::Wire>>,
     due: Vec<StreamKey>,
     read_buffer: Vec<u8>,
     inflate: Inflate,
@@ -233,7 +232,6 @@ impl<I: Io> Shard<I> {
             now: Now::default(),
             stats: Stats::default(),
             ready: Vec::new(),
-            newcomers: Vec::new(),
             due: Vec::new(),
             read_buffer: vec![0; crate::base::limits::READ_BYTES],
             inflate: Inflate::default(),

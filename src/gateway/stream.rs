@@ -23,7 +23,7 @@ pub fn asked(
     headers: &HeaderMap,
     symbols: &Symbols,
     limits: &Limits,
-) -> Result<Subscribe, Mistake> {
+) -> Result<Box<Subscribe>, Mistake> {
     let missing = || Mistake::new(Reason::BadRequest, "symbols: missing, expected a list of topics");
     let mut asked = command::from_query(query, limits)?.ok_or_else(missing)?;
     // A browser comes back with the URL of its first time: what it holds by now is in the header.

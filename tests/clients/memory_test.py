@@ -6,12 +6,16 @@ The gateway's own load client opens the connections: `tickgate bench` reads the 
 """
 
 import asyncio
+import contextlib
 import json
+import socket
 
-from harness import Gateway, Report, arguments, run
+from harness import Gateway, Report, arguments, http, run
 
-# What `SESSION_BYTES` in src/base/limits.rs promises.
-SESSION_BYTES = 2048
+# What `SESSION_BYTES` in src/base/limits.rs promises is more: it has a stream of the client's own in it.
+SESSION_BYTES = 768
+# Before its first byte a connection has no buffers: 16 KB each they would be.
+SILENT, SILENT_BYTES = 800, 4096
 CALM = "synthetic:load?symbols=1&rate=1"
 
 
@@ -35,6 +39,17 @@ async def main(report: Report) -> None:
             each = found["server"]["rss_bytes_per_connection"]
             report.equal(f"{what}: all are connected", found["connected"], chosen.clients)
             report.check(f"{what}: {each:.0f} bytes a client, at most {SESSION_BYTES}", each <= SESSION_BYTES, each)
+
+
+    async with await Gateway.start(chosen.binary, CALM) as gateway:
+        await http(gateway.port, "/")
+        before = gateway.rss_mib()
+        with contextlib.ExitStack() as stack:
+            for _ in range(SILENT):
+                stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port)))
+            await http(gateway.port, "/")  # who is answered now came behind all of them
+            each = (gateway.rss_mib() - before) * (1 << 20) / SILENT
+        report.check(f"silent: {each:.0f} bytes a connection, at most {SILENT_BYTES}", each <= SILENT_BYTES, each)
 
 
 if __name__ == "__main__":

@@ -158,8 +158,8 @@ impl Io for SimIo {
         Now { mono_ns: self.mono_ns, wall: Time(1_700_000_000_000_000_000 + self.mono_ns as i64) }
     }
 
-    fn newcomers(&mut self, out: &mut Vec<Newcomer<SimWire>>) {
-        out.append(&mut self.newcomers);
+    fn newcomers(&mut self) -> Vec<Newcomer<SimWire>> {
+        std::mem::take(&mut self.newcomers)
     }
 
     fn register(&mut self, wire: &mut SimWire, session: u32) -> io::Result<()> {

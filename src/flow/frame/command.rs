@@ -18,9 +18,9 @@ use crate::flow::dispatch::wish::{Fields, Mode, Options, Rate};
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     /// Topics from now on.
-    Subscribe(Subscribe),
+    Subscribe(Box<Subscribe>),
     /// Other topics or options for a subscription, from now on.
-    Update(Update),
+    Update(Box<Update>),
     /// No more of this subscription.
     Unsubscribe {
         /// The client's name for it.
@@ -165,8 +165,8 @@ fn command(mut object: Map<String, Value>, limits: &Limits) -> Result<Command, M
         None => return Err(mistake(format!("action: missing, expected one of {}", ACTIONS.join(", ")))),
     };
     let command = match action.as_str() {
-        "subscribe" => Command::Subscribe(subscribe(&mut object, limits)?),
-        "update" => Command::Update(update(&mut object, limits)?),
+        "subscribe" => Command::Subscribe(Box::new(subscribe(&mut object, limits)?)),
+        "update" => Command::Update(Box::new(update(&mut object, limits)?)),
         "unsubscribe" => {
             let sub =
                 string(&mut object, "sub")?.ok_or_else(|| mistake("sub: missing, expected a string"))?;
@@ -285,7 +285,7 @@ fn options(object: &mut Map<String, Value>) -> Result<Options, Mistake> {
 }
 
 /// Reads the subscription in a URL's query, if there is one; the keys are those of `subscribe`.
-pub fn from_query(query: &str, limits: &Limits) -> Result<Option<Subscribe>, Mistake> {
+pub fn from_query(query: &str, limits: &Limits) -> Result<Option<Box<Subscribe>>, Mistake> {
     let mut values: Map<String, Value> = Map::new();
     for pair in pairs(query) {
         let (key, value) = pair?;
@@ -325,7 +325,7 @@ pub fn from_query(query: &str, limits: &Limits) -> Result<Option<Subscribe>, Mis
     if !values.contains_key("topics") {
         return Err(mistake("symbols: missing, expected a list of topics"));
     }
-    subscribe(&mut values, limits).map(Some)
+    Ok(Some(Box::new(subscribe(&mut values, limits)?)))
 }
 
 /// The keys of a URL's query with their values, both decoded.

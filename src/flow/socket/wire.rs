@@ -42,7 +42,7 @@ pub struct Newcomer<W> {
     /// What it had sent already behind its request.
     pub head: Vec<u8>,
     /// What its URL asks for.
-    pub asked: Result<Option<Subscribe>, Mistake>,
+    pub asked: Result<Option<Box<Subscribe>>, Mistake>,
     /// How messages travel.
     pub packing: Packing,
 }
@@ -66,8 +66,8 @@ pub trait Io {
     /// The time. One reading serves a whole slice of work.
     fn now(&mut self) -> Now;
 
-    /// Moves the clients that have come since the last call into `out`.
-    fn newcomers(&mut self, out: &mut Vec<Newcomer<Self::Wire>>);
+    /// The clients that have come since the last call.
+    fn newcomers(&mut self) -> Vec<Newcomer<Self::Wire>>;
 
     /// From now on reports when this socket is ready.
     fn register(&mut self, wire: &mut Self::Wire, session: u32) -> io::Result<()>;
@@ -237,10 +237,9 @@ impl Io for System {
         self.clock.now()
     }
 
-    fn newcomers(&mut self, out: &mut Vec<Newcomer<Tcp>>) {
-        if let Some(newcomers) = &mut *self.mailbox.newcomers.lock().unwrap_or_else(PoisonError::into_inner) {
-            out.append(newcomers);
-        }
+    fn newcomers(&mut self) -> Vec<Newcomer<Tcp>> {
+        let mut newcomers = self.mailbox.newcomers.lock().unwrap_or_else(PoisonError::into_inner);
+        newcomers.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     fn register(&mut self, wire: &mut Tcp, session: u32) -> io::Result<()> {

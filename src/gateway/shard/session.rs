@@ -102,12 +102,9 @@ const REFUSALS_WINDOW_NS: u64 = 10_000_000_000;
 impl<I: Io> Shard<I> {
     /// Takes in the clients that the doors have left.
     pub(super) fn admit(&mut self, io: &mut I) {
-        let mut newcomers = std::mem::take(&mut self.newcomers);
-        io.newcomers(&mut newcomers);
-        for newcomer in newcomers.drain(..) {
+        for newcomer in io.newcomers() {
             self.admit_one(io, newcomer);
         }
-        self.newcomers = newcomers;
     }
 
     fn admit_one(&mut self, io: &mut I, newcomer: Newcomer<I::Wire>) {
