@@ -143,7 +143,9 @@ impl Slice {
     fn wrote(&mut self, writes: usize, frames: u64, ticks: &Ticks) {
         self.writes += writes;
         self.frames += frames;
-        self.times.resize(ticks.arrivals_ns().len(), 0);
+        if self.times.len() < ticks.arrivals_ns().len() {
+            self.times.resize(ticks.arrivals_ns().len(), 0);
+        }
         for number in &ticks.given {
             if let Some(times) = self.times.get_mut(*number as usize) {
                 *times += frames;

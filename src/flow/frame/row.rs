@@ -10,7 +10,7 @@ use std::ops::Range;
 use rust_decimal::Decimal;
 use tickgate_feeds::market::{Bar, Channel, Kind, STATE, Side, State, Symbol, Time, Trade, TradeKind};
 
-use super::text::Text;
+use super::text::{SHORT, Text};
 use super::ticks::Ticks;
 use crate::base::limits::{ROWS_BYTES_MAX, ROWS_KEPT_BYTES};
 use crate::base::reason::Reason;
@@ -172,7 +172,9 @@ impl Rows {
                 changed[count % TOPICS_AT_ONCE] = topic.symbol;
                 count += usize::from(revs.get(topic.symbol.index()).is_some_and(|rev| *rev > since));
             }
-            for symbol in &changed[..count.min(TOPICS_AT_ONCE)] {
+            let changed = &changed[..count.min(TOPICS_AT_ONCE)];
+            let put = self.put_short(replica, changed, shape, out, limit, ticks);
+            for symbol in &changed[put..] {
                 let row = self.image(replica, *symbol, shape, ticks);
                 if row.len == 0 {
                     continue;
@@ -185,6 +187,43 @@ impl Rows {
             }
             looked_at += topics.len();
         }
+        looked_at
+    }
+
+    /// Appends rows as long as they are short, and notes their ticks. Returns how many symbols were looked at.
+    fn put_short(
+        &mut self,
+        replica: &Replica,
+        symbols: &[Symbol],
+        shape: ShapeName,
+        out: &mut Text,
+        limit: usize,
+        ticks: &mut Ticks,
+    ) -> usize {
+        let Some(left) = limit.checked_sub(out.len()) else { return 0 };
+        // No row begins where less than a short one has room, so that one look at the room is enough.
+        let mut room = out.spare(left.min(symbols.len() * SHORT) + SHORT);
+        let whole = room.len();
+        let (mut numbers, mut rows, mut looked_at) = ([0; TOPICS_AT_ONCE], 0, 0);
+        for symbol in symbols {
+            let row = self.image(replica, *symbol, shape, ticks);
+            let len = row.len as usize;
+            let (Some(from), Some(to)) = (self.arena.short(row.start as usize), room.first_chunk_mut())
+            else {
+                break;
+            };
+            if len > SHORT {
+                break;
+            }
+            *to = *from;
+            room = &mut room[len..];
+            numbers[rows % TOPICS_AT_ONCE] = row.tick;
+            rows += usize::from(len > 0);
+            looked_at += 1;
+        }
+        let put = whole - room.len();
+        out.claim(put);
+        ticks.given.extend_from_slice(&numbers[..rows]);
         looked_at
     }
 

@@ -9,6 +9,9 @@ const POWERS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_
 const EIGHT_DIGITS: u64 = POWERS[8];
 const ASCII_ZEROS: u64 = 0x3030_3030_3030_3030;
 
+/// A piece of this length or less is copied as if it had this length.
+pub const SHORT: usize = 96;
+
 /// A text under construction. What lies beyond its length is scratch, so that clearing costs nothing.
 #[derive(Debug, Default)]
 pub struct Text {
@@ -50,7 +53,13 @@ impl Text {
     /// Appends a piece of known length.
     #[inline]
     pub fn put<const N: usize>(&mut self, piece: &[u8; N]) {
-        self.room(N).copy_from_slice(piece);
+        match self.bytes.get_mut(self.len..).and_then(<[u8]>::first_chunk_mut) {
+            Some(to) => {
+                *to = *piece;
+                self.len += N;
+            }
+            None => self.put_slice(piece),
+        }
     }
 
     /// Appends a piece.
@@ -59,13 +68,33 @@ impl Text {
         self.room(piece.len()).copy_from_slice(piece);
     }
 
+    /// So many bytes of scratch behind what was written.
+    #[inline]
+    pub fn spare(&mut self, bytes: usize) -> &mut [u8] {
+        let end = self.len + bytes;
+        if end > self.bytes.len() {
+            self.grow(end);
+        }
+        &mut self.bytes[self.len..end]
+    }
+
+    /// What was put into the first bytes of the scratch was written.
+    #[inline]
+    pub fn claim(&mut self, bytes: usize) {
+        self.len = (self.len + bytes).min(self.bytes.len());
+    }
+
+    /// The bytes from `start` on, with scratch behind them, unless there are not so many.
+    #[inline]
+    pub fn short(&self, start: usize) -> Option<&[u8; SHORT]> {
+        self.bytes.get(start..)?.first_chunk()
+    }
+
     /// Appends a piece that stands in another text, its bytes from `start` on. Short ones take no call: what is copied
     /// beyond `len` is scratch on both sides.
-    #[inline(always)]
+    #[inline]
     pub fn put_from(&mut self, other: &Self, start: usize, len: usize) {
-        const SHORT: usize = 96;
-        let short = other.bytes.get(start..).and_then(<[u8]>::first_chunk::<SHORT>);
-        match (short, self.bytes.get_mut(self.len..).and_then(<[u8]>::first_chunk_mut::<SHORT>)) {
+        match (other.short(start), self.bytes.get_mut(self.len..).and_then(<[u8]>::first_chunk_mut)) {
             (Some(from), Some(to)) if len <= SHORT => {
                 *to = *from;
                 self.len += len;

@@ -101,8 +101,11 @@ impl<I: Io> Shard<I> {
     ) -> Given {
         let mut total = Given::default();
         let only = (batch.count() == 1).then(|| batch.frame(0));
-        self.rests.clear();
-        self.rests.resize(batch.count(), None);
+        // A single frame that everybody took has left no rest.
+        if only.is_none() || self.rests.first().is_none_or(Option::is_some) {
+            self.rests.clear();
+            self.rests.resize(batch.count(), None);
+        }
         let mut members = members.iter_mut();
         while members.len() > 0 {
             let room = SLICE_WRITES - self.slice.writes;
