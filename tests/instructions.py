@@ -27,7 +27,7 @@ WORKLOADS = {
     "market 2000": (20, 60, "row"),
 }
 # Functions worth a line of their own, by a part of their name; what the compiler put into them counts as theirs.
-HOT = ["Outbox::offer", "Rows::put_all", "Rows::find", "put_fields", "Text::put_u64", "Batch::finish", "Slice::wrote",
+HOT = ["Rows::put_all", "Rows::find", "put_fields", "Text::put_u64", "Batch::finish", "Slice::wrote",
        "Encoder::fill", "Encoder::encode_shared", "Hub::apply", "Hub::cut", "Images::set", "Images::touch", "Replica::apply",
        "Buffer::push"]
 

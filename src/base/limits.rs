@@ -183,6 +183,8 @@ impl Limits {
         const SYMBOL: usize = 320; // its names, the tree of them, and the state of its book
         const LISTED: usize = 160; // its standing and its chains in the log
         const ROW: usize = 16 + 56 + 52; // where its last row is, whose it can be, and the beginning of its rows
+        const ARRIVAL: usize = 8 + 8 + 4; // when it was, how often it went out, and in which row
+        const OWED_TOPIC: usize = 2 * 16 + 8; // in a growing list: how much of it was given, or that nothing was
         const EVENT_TEXT: usize = 256;
         let bars = 4 * symbols * BAR;
         let frame = self.frame_bytes_max.max(2 * usize::from(DEPTH_MAX) * LEVEL_TEXT_BYTES);
@@ -201,7 +203,10 @@ impl Limits {
                     * (symbols * CHANGED + self.log_events_max * EVENT + self.book_levels_max * TOP_LEVEL),
             ),
             ("symbols", symbols * SYMBOL + (1 + shards) * symbols * LISTED),
-            ("rows of a turn", shards * (ROWS_BYTES_MAX + frame + symbols * ROW)),
+            (
+                "rows of a turn",
+                shards * (ROWS_BYTES_MAX + frame + symbols * (ROW + ARRIVAL) + self.log_events_max * ARRIVAL),
+            ),
             ("compression", shards * (DEFLATE_BYTES + 2 * (frame + frame / 8) + self.message_bytes_max)),
             (
                 "frames of a flush",
@@ -214,6 +219,7 @@ impl Limits {
             ),
             ("idle sessions", clients * SESSION_BYTES),
             ("selections", clients * self.topics_per_session_max * TOPIC_BYTES),
+            ("what is owed of each topic", clients * self.topics_per_session_max * OWED_TOPIC),
             ("what filters remember", clients * self.topics_per_session_max * FILTERED_TOPIC_BYTES),
             ("outboxes of slow clients", clients * (self.outbox_bytes_max + frame)),
             ("messages in parts", clients * self.message_bytes_max),

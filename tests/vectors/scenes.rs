@@ -132,7 +132,7 @@ fn update() -> Script {
     // The same again changes nothing: the stream is that of before.
     script.send(&json!({"action": "update", "id": 5, "sub": "a", "rate": 10}));
     script.turn(200);
-    script.send(&json!({"action": "update", "sub": "a", "topics": ["FPT", "XXX"]}));
+    script.send(&json!({"action": "update", "sub": "a", "topics": ["FPT", "NOSUCH"]}));
     script.turn(200);
     script.send(&json!({"action": "update", "sub": "a", "remove": ["FPT"]}));
     script
@@ -195,7 +195,7 @@ fn refusals() -> Script {
     script.send(&json!({"action": "subscribe", "id": 2, "topics": ["VCB"], "feilds": ["last"]}));
     script.send(&json!({"action": "subscribe", "id": 3, "topics": ["VCB"], "fields": ["lost"]}));
     script.send(&json!({"action": "subscribe", "id": 4, "topics": ["VCB"], "filter": "last > abc"}));
-    script.send(&json!({"action": "subscribe", "id": 5, "topics": ["XXX", "trade:"]}));
+    script.send(&json!({"action": "subscribe", "id": 5, "topics": ["NOSUCH", "trade:"]}));
     script
         .send(&json!({"action": "subscribe", "id": 6, "topics": ["VCB"], "filter": "move(last) >= 1 tick"}));
     script.send(&json!({"action": "unsubscribe", "id": 7, "sub": "nobody"}));

@@ -245,9 +245,9 @@ fn names_become_symbols_when_they_are_taken() {
     let symbols = Symbols::new(10);
     let mut peer = following();
     let mut listed =
-        br#"{"symbols":[{"symbol":"VCB","steps":[["0","10"],["10000","50"]]},{"symbol":"XXX"}]}"#.to_vec();
+        br#"{"symbols":[{"symbol":"VCB","steps":[["0","10"],["10000","50"]]},{"symbol":"NOSUCH"}]}"#.to_vec();
     let mut groups =
-        br#"{"groups":[{"group":"VN30","symbols":["VCB","XXX"]},{"group":"NONE","symbols":["XXX"]}]}"#
+        br#"{"groups":[{"group":"VN30","symbols":["VCB","NOSUCH"]},{"group":"NONE","symbols":["NOSUCH"]}]}"#
             .to_vec();
     peer.told().directory = Some(Directory::read(&mut listed, &mut groups).expect("lists"));
     assert_eq!((symbols.len(), peer.told().find("VCB")), (0, None));

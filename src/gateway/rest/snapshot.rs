@@ -189,7 +189,7 @@ mod tests {
         };
         let identity = Identity { simulated: true, limits };
         trade_all(1);
-        let answer = snapshot("symbols=*,XXX&fields=last", Form::Json, &identity, &ingest, Time(7_000));
+        let answer = snapshot("symbols=*,NOSUCH&fields=last", Form::Json, &identity, &ingest, Time(7_000));
         let mut answer = answer.expect("a good query");
         let mut text: Vec<u8> = answer.by_ref().take(2).flatten().collect();
         trade_all(2);

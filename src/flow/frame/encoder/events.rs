@@ -88,7 +88,7 @@ impl Encoder {
             if gone_rev <= debt.events {
                 continue;
             }
-            let told = debt.events.max(stream.joined_at(topic)).max(debt.given_rev(topic).unwrap_or(0));
+            let told = since(stream, debt, topic).max(debt.given_rev(topic).unwrap_or(0));
             if told < target && told < gone_rev {
                 if batch.is_full(0) {
                     return false;
