@@ -48,13 +48,13 @@ TESTS = [
     Test("rest", "tests/clients/rest_test.py", "--binary {program}", None),
     Test("msgpack", "tests/clients/msgpack_test.py", "--binary {program}", None),
     Test("stream", "tests/clients/stream_test.py", "--binary {program}", None),
-    Test("silence", "tests/clients/silence_test.py", "--binary {program}", None),
     Test("restart", "tests/clients/restart_test.py", "--binary {program}", None),
     Test("session", "tests/clients/session_test.py", "--binary {program} --node {target}/node", None),
-    Test("edge", "tests/clients/edge_test.py", "--binary {program}", None),
     Test("stalled", "tests/clients/stalled_test.py", "--binary {program}", None),
     Test("memory", "tests/clients/memory_test.py", "--binary {program}", None),
     Test("peers", "tests/clients/peers_test.py", "--binary {program}", None),
+    Test("edge", "tests/clients/edge_test.py", "--binary {program}", None, waits=True),
+    Test("silence", "tests/clients/silence_test.py", "--binary {program}", None, waits=True),
     Test("autobahn", "tests/autobahn/autobahn_test.py", "--echo {target}/release/examples/echo", None),
 ]
 
