@@ -44,7 +44,7 @@ pub struct Limits {
     pub symbol_silence: Duration,
     /// How many of its own typical intervals besides: at exponential distances, one silence in e^20 is so long.
     pub symbol_silence_intervals: u32,
-    /// From the accepted socket to the end of the request head.
+    /// From the accepted socket to the first byte, and from that to the end of the request head.
     pub handshake_timeout: Duration,
     /// The whole life of a connection that does not become a WebSocket: who reads no answer must not hold it.
     pub http_life: Duration,
