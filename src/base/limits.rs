@@ -205,7 +205,10 @@ impl Limits {
             ("symbols", symbols * SYMBOL + (1 + shards) * symbols * LISTED),
             (
                 "rows of a turn",
-                shards * (ROWS_BYTES_MAX + frame + symbols * (ROW + ARRIVAL) + self.log_events_max * ARRIVAL),
+                shards
+                    * ((ROWS_BYTES_MAX + frame).next_power_of_two()
+                        + symbols * (ROW + ARRIVAL)
+                        + self.log_events_max * ARRIVAL),
             ),
             ("compression", shards * (DEFLATE_BYTES + 2 * (frame + frame / 8) + self.message_bytes_max)),
             (

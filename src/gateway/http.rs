@@ -19,6 +19,7 @@ use hyper::service::Service;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 
 use crate::base::limits::Limits;
 use crate::flow::socket::wire::{self, Permit};
@@ -113,9 +114,11 @@ pub async fn serve<S>(
 where
     S: Service<Request<Incoming>, Response = Reply, Error = Infallible, Future: Unpin> + Unpin,
 {
+    let end = Instant::now() + limits.http_life;
     // What serves a connection takes its buffers at once: who is silent, or waits in a crowd, is not worth them yet.
-    tokio::time::timeout(limits.handshake_timeout, stream.peek(&mut [0])).await.ok()?.ok()?;
-    Box::pin(serve_ready(stream, service, keep_alive, limits)).await
+    let first_byte = limits.handshake_timeout.min(limits.http_life);
+    tokio::time::timeout(first_byte, stream.peek(&mut [0])).await.ok()?.ok()?;
+    Box::pin(serve_ready(stream, service, keep_alive, limits, end)).await
 }
 
 async fn serve_ready<S>(
@@ -123,6 +126,7 @@ async fn serve_ready<S>(
     service: S,
     keep_alive: KeepAlive,
     limits: &Limits,
+    end: Instant,
 ) -> Option<http1::Parts<TokioIo<TcpStream>, S>>
 where
     S: Service<Request<Incoming>, Response = Reply, Error = Infallible, Future: Unpin> + Unpin,
@@ -134,7 +138,7 @@ where
         .keep_alive(keep_alive == KeepAlive::Yes)
         .serve_connection(TokioIo::new(stream), service);
     let served = poll_fn(|cx| connection.poll_without_shutdown(cx));
-    let served = tokio::time::timeout(limits.http_life, served).await;
+    let served = tokio::time::timeout_at(end, served).await;
     let parts = connection.into_parts();
     match served {
         Ok(Ok(())) => Some(parts),

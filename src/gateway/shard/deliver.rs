@@ -101,8 +101,8 @@ impl<I: Io> Shard<I> {
     ) -> Given {
         let mut total = Given::default();
         let only = (batch.count() == 1).then(|| batch.frame(0));
-        // A single frame that everybody took has left no rest.
-        if only.is_none() || self.rests.first().is_none_or(Option::is_some) {
+        // After a single frame that everybody took there is no rest to forget.
+        if only.is_none() || self.rests.len() != 1 || self.rests[0].is_some() {
             self.rests.clear();
             self.rests.resize(batch.count(), None);
         }
