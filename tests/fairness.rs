@@ -131,6 +131,20 @@ fn sized_batches(peer: &mut Peer, bytes: usize) -> impl Iterator<Item = (usize, 
 /// Whoever cannot take what the market says gets every symbol once in a round, as it is then, and no round begins before
 /// the one before it has ended.
 #[test]
+fn a_crowd_is_let_in_some_at_a_time() {
+    let mut stage = Stage::new(Limits::default());
+    let mut crowd: Vec<Peer> = (0..1_000).map(|_| stage.connect("", 1 << 16)).collect();
+    let mut greeted = 0;
+    let mut by_turn = Vec::new();
+    while by_turn.last() != Some(&0) {
+        stage.after_ms(0);
+        by_turn.push(crowd.iter_mut().filter_map(|peer| peer.read(1 << 16).first().cloned()).count());
+        greeted += by_turn.last().expect("one");
+    }
+    assert_eq!((greeted, by_turn), (1_000, vec![256, 256, 256, 232, 0]));
+}
+
+#[test]
 fn quiet_symbols_are_not_starved_by_busy_ones() {
     for (query, slot_us) in
         [("symbols=*&fields=last", TURN_MS * 1_000), ("symbols=*&fields=last&rate=10", 110_000)]

@@ -99,6 +99,8 @@ pub const SLICE_WRITES: usize = 256;
 pub const PHASE_WRITES: usize = 400;
 /// The most phase groups of one rate.
 pub const PHASES_MAX: usize = 32;
+/// Clients admitted between two looks at the others: 3 ms of greetings, when ten thousand come back at once.
+pub const ADMISSIONS_AT_ONCE: usize = 256;
 /// Private frames paid in one turn at least, however busy it is.
 pub const PAYMENTS_PER_TURN: usize = 64;
 /// Commands that wait in a shard before it stops to read: 64 MiB of the longest.

@@ -32,7 +32,7 @@ use crate::flow::frame::command::Request;
 use crate::flow::frame::deflate::Inflate;
 use crate::flow::frame::encoder::{self, Encoder};
 use crate::flow::frame::ticks::Ticks;
-use crate::flow::socket::wire::{Io, Ready};
+use crate::flow::socket::wire::{Io, Newcomer, Ready};
 use crate::gateway::ingest::{Ingest, Sleep};
 use session::Session;
 
@@ -189,6 +189,8 @@ pub struct Shard<I: Io> {
     looked_up: usize,
     /// Sessions that must end, once nobody walks over them.
     doomed: Vec<(SessionKey, Reason)>,
+    /// Clients that have come and were not admitted yet.
+    newcomers: VecDeque<Newcomer<I::Wire>>,
     /// Clients that had more to say than was read at once.
     unread: Vec<SessionKey>,
     /// Clients whose sockets have room again.
@@ -225,6 +227,7 @@ impl<I: Io> Shard<I> {
             requests: Vec::new(),
             looked_up: 0,
             doomed: Vec::new(),
+            newcomers: VecDeque::new(),
             unread: Vec::new(),
             drained: Vec::new(),
             debtors: VecDeque::new(),
@@ -302,9 +305,9 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Whether every session has ended.
+    /// Whether every session has ended, and none is about to begin.
     pub fn is_empty(&self) -> bool {
-        self.sessions.is_empty()
+        self.sessions.is_empty() && self.newcomers.is_empty()
     }
 
     /// Polls, admits newcomers, reads what clients sent and writes what waited for room.
@@ -452,7 +455,12 @@ impl<I: Io> Shard<I> {
 
     fn next_wait(&self) -> Option<Duration> {
         let clients = !self.debtors.is_empty() || !self.drained.is_empty() || !self.requests.is_empty();
-        if clients || !self.unread.is_empty() || !self.doomed.is_empty() || self.streams.has_changed_wants() {
+        if clients
+            || !self.newcomers.is_empty()
+            || !self.unread.is_empty()
+            || !self.doomed.is_empty()
+            || self.streams.has_changed_wants()
+        {
             return Some(Duration::ZERO);
         }
         let wheel = (!self.sessions.is_empty()).then(|| self.keepalive.next_ns());

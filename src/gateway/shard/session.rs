@@ -3,13 +3,14 @@
 //! Bounds kept here: connection-wide rates of messages, and how long a goodbye may take. An idle session is small: what
 //! is needed only now and then is behind a pointer.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 
 use tickgate_feeds::market::State;
 
 use super::Shard;
-use crate::base::limits::{Limits, REQUESTS_WAITING_MAX};
+use crate::base::limits::{ADMISSIONS_AT_ONCE, Limits, REQUESTS_WAITING_MAX};
 use crate::base::reason::Reason;
 use crate::flow::dispatch::streams::{Place, SessionKey};
 use crate::flow::dispatch::wish::Packing;
@@ -100,9 +101,15 @@ const READS_AT_ONCE: usize = 4;
 const REFUSALS_WINDOW_NS: u64 = 10_000_000_000;
 
 impl<I: Io> Shard<I> {
-    /// Takes in the clients that the doors have left.
+    /// Takes in clients that the doors have left, some at a time.
     pub(super) fn admit(&mut self, io: &mut I) {
-        for newcomer in io.newcomers() {
+        self.newcomers.extend(io.newcomers());
+        for _ in 0..ADMISSIONS_AT_ONCE {
+            let Some(newcomer) = self.newcomers.pop_front() else {
+                // A crowd is rare: its place is given back.
+                self.newcomers = VecDeque::new();
+                return;
+            };
             self.admit_one(io, newcomer);
         }
     }
