@@ -31,8 +31,9 @@ const WAIT_MS_MAX: u64 = 30_000;
 /// Watch topics: a live table in a terminal, one JSON object per line in a pipe.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// What to watch: symbols (VCB), groups (@VN30), prefixes (VN*), or with a channel (trade:FPT, bar_1m:FPT).
-    #[arg(value_name = "TOPIC", required = true)]
+    /// What to watch: symbols (VCB), groups (@VN30), prefixes (VN*), or with a channel (trade:FPT, bar_1m:FPT); with
+    /// spaces between them, or commas as in a URL.
+    #[arg(value_name = "TOPIC", required = true, value_delimiter = ',')]
     pub topics: Vec<String>,
     /// The gateway's WebSocket address.
     #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:8080/ws")]
