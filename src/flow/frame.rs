@@ -1,4 +1,4 @@
-//! Commands from bytes, and frames to bytes. A row is encoded once per turn and a frame once per stream.
+//! Commands from bytes, and frames to bytes. A row is encoded once while its image stands, and a frame once per stream.
 //!
 //! Bound kept here: a frame's payload is at most `frame_bytes_max`; what is longer is split with `more`.
 
@@ -8,6 +8,7 @@ pub mod deflate;
 pub mod msgpack;
 pub mod ticks;
 pub mod row;
+pub mod rows;
 pub mod digest;
 pub mod batch;
 pub mod encoder;

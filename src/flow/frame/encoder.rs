@@ -12,9 +12,10 @@ use events::{passes, window_of};
 use super::batch::{Batch, Head};
 use super::digest::digest;
 use super::row::{
-    Rows, Shape, encode_bar, encode_book, encode_event, encode_image, encode_no_fields, push_out,
-    push_refused, push_topic, push_window,
+    Shape, encode_bar, encode_book, encode_event, encode_image, encode_no_fields, push_out, push_refused,
+    push_topic, push_window,
 };
+use super::rows::Rows;
 use super::text::Text;
 use super::ticks::Ticks;
 use crate::base::clock::Now;
