@@ -26,6 +26,17 @@ pub type StreamKey = u32;
 /// A client, as the shard numbers them.
 pub type SessionKey = u32;
 
+/// What a client on a stream holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Images: every change up to this revision was given.
+    pub held: Rev,
+    /// Events: the same.
+    pub events: Rev,
+    /// The last `seq` given.
+    pub seq: u64,
+}
+
 /// What a client beside its stream holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Debt {
@@ -60,9 +71,14 @@ pub struct Debt {
 impl Debt {
     /// Of a client that holds everything up to `rev`, and `seq`.
     pub const fn holding(rev: Rev, seq: u64) -> Self {
+        Self::at(Position { held: rev, events: rev, seq })
+    }
+
+    /// Of a client that was on a stream.
+    pub const fn at(Position { held, events, seq }: Position) -> Self {
         Self {
-            held: rev,
-            events: rev,
+            held,
+            events,
             further: Vec::new(),
             seq: Some(seq),
             under_way: false,
@@ -231,8 +247,8 @@ impl Stream {
     }
 
     /// What a client holds that has taken every frame.
-    pub fn position(&self) -> Debt {
-        Debt { events: self.events_rev, ..Debt::holding(self.rev, self.seq) }
+    pub fn position(&self) -> Position {
+        Position { held: self.rev, events: self.events_rev, seq: self.seq }
     }
 
     /// Reads of all its parts, for nothing but to have them at hand.

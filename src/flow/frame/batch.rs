@@ -7,8 +7,8 @@ use std::ops::Range;
 
 use super::deflate::Deflate;
 use super::msgpack;
-use super::text::Text;
-use super::websocket::{COMPRESSED, HEADER_BYTES_MAX, Opcode, header};
+use super::text::{Backwards, Text};
+use super::websocket::{HEADER_BYTES_MAX, Opcode, put_header};
 use crate::base::limits::{Limits, ROW_BYTES_MAX};
 use crate::flow::conflation::Rev;
 use crate::flow::dispatch::wish::Packing;
@@ -16,6 +16,8 @@ use crate::flow::dispatch::wish::Packing;
 /// The longest head: the fixed text and five numbers of 20 digits.
 const HEAD_BYTES_MAX: usize = 224;
 const HEADROOM: usize = HEADER_BYTES_MAX + HEAD_BYTES_MAX;
+/// The longest stamp: `,"rev":`, `,"ts_us":` and two numbers.
+const STAMP_BYTES_MAX: usize = 56;
 
 /// The numbers of a batch frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +41,7 @@ pub struct Head {
 }
 
 /// Frames ready for the socket.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Batch {
     bytes: Text,
     /// The finished frames.
@@ -48,10 +50,10 @@ pub struct Batch {
     rows_at: usize,
     frame_bytes_max: usize,
     compress_bytes_min: usize,
-    head: Text,
-    /// The part of the head that most frames of a turn have in common, and what it says.
-    stamp: Text,
-    stamped: (Rev, i64),
+    /// The part of the head that most frames of a turn have in common, how much of its end counts, and what it says.
+    stamp: [u8; STAMP_BYTES_MAX],
+    stamp_len: usize,
+    stamped: Option<(Rev, i64)>,
     deflate: Deflate,
     packed: Vec<u8>,
     /// Losses that the open frame announces, each with a comma after it.
@@ -73,9 +75,9 @@ impl Batch {
             rows_at: 0,
             frame_bytes_max: limits.frame_bytes_max,
             compress_bytes_min: limits.compress_bytes_min,
-            head: Text::default(),
-            stamp: Text::default(),
-            stamped: (Rev::MAX, 0),
+            stamp: [0; STAMP_BYTES_MAX],
+            stamp_len: 0,
+            stamped: None,
             deflate: Deflate::default(),
             packed: Vec::new(),
             gaps: Text::default(),
@@ -170,13 +172,10 @@ impl Batch {
         let opcode = if packing.is_binary { self.pack(text_at) } else { Opcode::Text };
         let is_long = self.bytes.len() - text_at >= self.compress_bytes_min;
         let is_compressed = is_long && packing.window_bits.is_some_and(|bits| self.compress(text_at, bits));
-        let (mut header, header_len) = header(opcode, self.bytes.len() - text_at);
-        if is_compressed {
-            header[0] |= COMPRESSED;
-        }
-        let frame_at = text_at - header_len;
-        self.bytes.as_mut_bytes()[frame_at..text_at].copy_from_slice(&header[..header_len]);
-        self.frames.push(frame_at..self.bytes.len());
+        let end = self.bytes.len();
+        let mut before = Backwards::new(&mut self.bytes.as_mut_bytes()[..text_at]);
+        put_header(&mut before, opcode, is_compressed, end - text_at);
+        self.frames.push(before.free()..end);
     }
 
     /// Turns all from `text_at` on into MessagePack, which is never longer. Cold, as is compressing: what neither is wanted of
@@ -217,33 +216,36 @@ impl Batch {
 
     /// Writes the head so that it ends where the rows begin; returns where it begins.
     fn put_head(&mut self, head: Head) -> usize {
-        let text = &mut self.head;
-        text.truncate(0);
-        text.put(b"{\"type\":\"batch\",\"stream\":");
-        text.put_u64(u64::from(head.stream));
-        text.put(b",\"seq\":");
-        text.put_u64(head.seq);
-        text.put(b",\"prev\":");
-        match head.prev {
-            Some(prev) => text.put_u64(prev),
-            None => text.put(b"null"),
+        if self.stamped != Some((head.rev, head.ts_us)) {
+            self.stamp(head.rev, head.ts_us);
         }
-        if self.stamped != (head.rev, head.ts_us) {
-            self.stamped = (head.rev, head.ts_us);
-            self.stamp.truncate(0);
-            self.stamp.put(b",\"rev\":");
-            self.stamp.put_u64(head.rev);
-            self.stamp.put(b",\"ts_us\":");
-            self.stamp.put_u64(head.ts_us.max(0) as u64);
-        }
-        text.put_from(&self.stamp, 0, self.stamp.len());
+        let mut out = Backwards::new(&mut self.bytes.as_mut_bytes()[..self.rows_at]);
+        out.put(b",\"rows\":[");
         if head.snapshot {
-            text.put(b",\"snapshot\":true");
+            out.put(b",\"snapshot\":true");
         }
-        text.put(b",\"rows\":[");
-        let at = self.rows_at - text.len();
-        self.bytes.as_mut_bytes()[at..self.rows_at].copy_from_slice(text.as_bytes());
-        at
+        out.put_end(&self.stamp, self.stamp_len);
+        match head.prev {
+            Some(prev) => out.put_u64(prev),
+            None => out.put(b"null"),
+        }
+        out.put(b",\"prev\":");
+        out.put_u64(head.seq);
+        out.put(b",\"seq\":");
+        out.put_u64(u64::from(head.stream));
+        out.put(b"{\"type\":\"batch\",\"stream\":");
+        out.free()
+    }
+
+    #[cold]
+    fn stamp(&mut self, rev: Rev, ts_us: i64) {
+        let mut out = Backwards::new(&mut self.stamp);
+        out.put_u64(ts_us.max(0) as u64);
+        out.put(b",\"ts_us\":");
+        out.put_u64(rev);
+        out.put(b",\"rev\":");
+        self.stamp_len = STAMP_BYTES_MAX - out.free();
+        self.stamped = Some((rev, ts_us));
     }
 }
 

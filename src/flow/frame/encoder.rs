@@ -102,7 +102,7 @@ impl Encoder {
 
     /// Makes the stream's next frames, for everybody on it, and moves the stream on. Returns whether there are any.
     pub fn encode_shared(&mut self, stream: &mut Stream, batch: &mut Batch, now: Now) -> bool {
-        let mut position = stream.position();
+        let mut position = Debt::at(stream.position());
         // A stream whose slot is used sends events alone: of its images there is no more than before.
         let ahead = !stream.is_open();
         position.target = if ahead { stream.rev } else { self.replica.rev };

@@ -175,6 +175,54 @@ impl Text {
     }
 }
 
+/// A stretch that is filled from its end: what stands last is known first.
+#[derive(Debug)]
+pub struct Backwards<'a> {
+    free: &'a mut [u8],
+}
+
+impl<'a> Backwards<'a> {
+    /// Fills this.
+    pub fn new(free: &'a mut [u8]) -> Self {
+        Self { free }
+    }
+
+    /// How many bytes are free.
+    pub fn free(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Puts a piece before all others.
+    #[inline]
+    pub fn put<const N: usize>(&mut self, piece: &[u8; N]) {
+        self.put_end(piece, N);
+    }
+
+    /// Puts the last `len` bytes of a piece before all others; those before them are scratch.
+    #[inline]
+    pub fn put_end<const N: usize>(&mut self, piece: &[u8; N], len: usize) {
+        debug_assert!(self.free.len() >= N, "{N} bytes where {} are free", self.free.len());
+        if let Some(to) = self.free.last_chunk_mut() {
+            *to = *piece;
+        }
+        let free = self.free.len() - len;
+        self.free = &mut std::mem::take(&mut self.free)[..free];
+    }
+
+    /// Puts an integer before all others.
+    #[inline(always)]
+    pub fn put_u64(&mut self, mut n: u64) {
+        while n >= EIGHT_DIGITS {
+            self.put(&(eight_digits((n % EIGHT_DIGITS) as u32) | ASCII_ZEROS).to_le_bytes());
+            n /= EIGHT_DIGITS;
+        }
+        let digits = eight_digits(n as u32);
+        // The last digit stays, be it zero.
+        let zeros = (digits | 1 << 56).trailing_zeros() / 8;
+        self.put_end(&(digits | ASCII_ZEROS).to_le_bytes(), 8 - zeros as usize);
+    }
+}
+
 /// The eight digits of a number below 10^8 as the bytes of a word, the first digit lowest. All at once: halves of four
 /// digits, then pairs, then digits are divided side by side, by multiplication with a rounded reciprocal.
 #[inline]
@@ -219,6 +267,11 @@ mod tests {
         let wide = (0..64).flat_map(|bits| [1u64 << bits, (1 << bits) - 1]);
         for n in every.chain(wide) {
             assert_eq!(text(|text| text.put_u64(n)), n.to_string());
+            let (mut bytes, expected) = ([0; 24], n.to_string());
+            let mut backwards = Backwards::new(&mut bytes);
+            backwards.put_u64(n);
+            let at = backwards.free();
+            assert_eq!(String::from_utf8_lossy(&bytes[at..]), expected);
         }
     }
 

@@ -1,5 +1,7 @@
 //! The WebSocket header of outgoing frames (RFC 6455 5.2): never masked, never fragmented.
 
+use super::text::Backwards;
+
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -16,36 +18,34 @@ pub enum Opcode {
     Pong = 10,
 }
 
+/// In the first byte of a header: this is the last frame of its message.
+const FINAL: u8 = 0x80;
 /// In the first byte of a header: the payload is compressed (RFC 7692 6).
-pub const COMPRESSED: u8 = 0x40;
+const COMPRESSED: u8 = 0x40;
 /// The longest header of a frame without a mask, in bytes.
 pub const HEADER_BYTES_MAX: usize = 10;
 
-/// The header for `len` bytes of payload: the bytes and how many of them count.
-pub fn header(opcode: Opcode, len: usize) -> ([u8; HEADER_BYTES_MAX], usize) {
-    let mut header = [0; HEADER_BYTES_MAX];
-    header[0] = 0x80 | opcode as u8;
+/// Puts the header for `len` bytes of payload before them.
+pub fn put_header(out: &mut Backwards<'_>, opcode: Opcode, is_compressed: bool, len: usize) {
+    let first = FINAL | opcode as u8 | if is_compressed { COMPRESSED } else { 0 };
     if len < 126 {
-        header[1] = len as u8;
-        (header, 2)
+        out.put(&[first, len as u8]);
     } else if let Ok(len) = u16::try_from(len) {
-        header[1] = 126;
-        header[2..4].copy_from_slice(&len.to_be_bytes());
-        (header, 4)
+        out.put(&len.to_be_bytes());
+        out.put(&[first, 126]);
     } else {
-        header[1] = 127;
-        header[2..10].copy_from_slice(&(len as u64).to_be_bytes());
-        (header, 10)
+        out.put(&(len as u64).to_be_bytes());
+        out.put(&[first, 127]);
     }
 }
 
 /// A whole frame.
 pub fn frame(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
-    let (header, len) = header(opcode, payload.len());
-    let mut frame = Vec::with_capacity(len + payload.len());
-    frame.extend_from_slice(&header[..len]);
-    frame.extend_from_slice(payload);
-    frame
+    let mut header = [0; HEADER_BYTES_MAX];
+    let mut before = Backwards::new(&mut header);
+    put_header(&mut before, opcode, false, payload.len());
+    let at = before.free();
+    [&header[at..], payload].concat()
 }
 
 /// A close frame; `text` is at most 123 bytes.

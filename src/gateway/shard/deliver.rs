@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Shard;
 use crate::base::limits::{PAYMENTS_PER_TURN, SLICE_WRITES};
 use crate::base::reason::Reason;
-use crate::flow::dispatch::streams::{Debt, Member, Place, SessionKey, Stream, StreamKey};
+use crate::flow::dispatch::streams::{Debt, Member, Place, Position, SessionKey, Stream, StreamKey};
 use crate::flow::dispatch::wish::Mode;
 use crate::flow::frame::answer::Answer;
 use crate::flow::frame::batch::Batch;
@@ -70,7 +70,7 @@ impl<I: Io> Shard<I> {
         if sent {
             // Nobody joins or leaves while frames go out, so the members can be walked without looking them up.
             let mut members = std::mem::take(&mut stream.members);
-            let given = self.give_all(io, key, &mut members, &before, &batch);
+            let given = self.give_all(io, key, &mut members, before, &batch);
             let stream = self.streams.get_mut(key);
             if !stream.joined.is_empty()
                 && stream.is_open()
@@ -96,7 +96,7 @@ impl<I: Io> Shard<I> {
         io: &mut I,
         key: StreamKey,
         members: &mut [Member],
-        before: &Debt,
+        before: Position,
         batch: &Batch,
     ) -> Given {
         let mut total = Given::default();
@@ -129,7 +129,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// Whether a member is on the stream or level with it; who is not has a place among the debtors, or will have one.
-    fn can_take(&mut self, key: StreamKey, member: &mut Member, before: &Debt) -> bool {
+    fn can_take(&mut self, key: StreamKey, member: &mut Member, before: Position) -> bool {
         let Some(debt) = &mut member.debt else { return true };
         let Some(session) = self.sessions.get(member.session as usize) else { return false };
         if debt.queued {
@@ -144,7 +144,7 @@ impl<I: Io> Shard<I> {
             }
             return false;
         }
-        let level = (debt.held, debt.events, debt.seq) == (before.held, before.events, before.seq);
+        let level = (debt.held, debt.events, debt.seq) == (before.held, before.events, Some(before.seq));
         let whole = !debt.under_way && !debt.fresh && debt.news.is_none() && debt.further.is_empty();
         let can = level && whole && idle;
         // Who cannot take anything now comes back when its socket has room.
@@ -156,7 +156,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// Gives one member the shared frame.
-    fn give(&mut self, member: &mut Member, before: &Debt, frame: &[u8], given: &mut Given) {
+    fn give(&mut self, member: &mut Member, before: Position, frame: &[u8], given: &mut Given) {
         let Some(session) = self.sessions.get_mut(member.session as usize) else { return };
         match session.outbox.offer(&mut session.wire, frame, &mut self.rests[0], self.now.mono_ns) {
             // What is kept will follow before anything else: the client holds it as good as now.
@@ -164,15 +164,15 @@ impl<I: Io> Shard<I> {
                 given.add(frame);
                 member.debt = None;
             }
-            Ok(Offered::Refused) => self.owe(member, before.clone()),
+            Ok(Offered::Refused) => self.owe(member, Debt::at(before)),
             Err(_) => self.doomed.push((member.session, Reason::Disconnected)),
         }
     }
 
     /// [`Shard::give`] of several frames: one may wait for a client, the others it is owed.
     #[cold]
-    fn give_parts(&mut self, member: &mut Member, before: &Debt, batch: &Batch, given: &mut Given) {
-        let mut held = before;
+    fn give_parts(&mut self, member: &mut Member, before: Position, batch: &Batch, given: &mut Given) {
+        let mut held = None;
         for at in 0..batch.count() {
             let Some(session) = self.sessions.get_mut(member.session as usize) else { return };
             let (frame, rest) = (batch.frame(at), &mut self.rests[at]);
@@ -180,12 +180,14 @@ impl<I: Io> Shard<I> {
                 Ok(offered @ (Offered::Taken | Offered::Kept)) => {
                     given.add(frame);
                     let Some(after) = self.encoder.positions.get(at) else { break };
-                    held = after;
+                    held = Some(after);
                     if offered == Offered::Kept {
-                        return self.owe(member, held.clone());
+                        return self.owe(member, after.clone());
                     }
                 }
-                Ok(Offered::Refused) => return self.owe(member, held.clone()),
+                Ok(Offered::Refused) => {
+                    return self.owe(member, held.cloned().unwrap_or_else(|| Debt::at(before)));
+                }
                 Err(_) => return self.doomed.push((member.session, Reason::Disconnected)),
             }
         }

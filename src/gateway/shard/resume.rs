@@ -70,7 +70,7 @@ impl<I: Io> Shard<I> {
     pub(super) fn debt_after(&self, place: Place, wish: &Wish, selection: &Selection) -> Debt {
         let old = self.streams.get(place.stream);
         let debt = old.members[place.member as usize].debt.as_deref();
-        let mut had = debt.cloned().unwrap_or_else(|| old.position());
+        let mut had = debt.cloned().unwrap_or_else(|| Debt::at(old.position()));
         let is_new = |topic: &Topic| {
             old.selection.topics().binary_search(topic).is_err()
                 || had.lacks(*topic)
