@@ -18,7 +18,7 @@ use crate::flow::dispatch::topic::Topic;
 use crate::flow::dispatch::wish::Style;
 
 /// Topics whose rows are looked for before the first of them is copied.
-const TOPICS_AT_ONCE: usize = 64;
+const TOPICS_AT_ONCE: usize = 32;
 
 /// A row of the arena as it is asked for in this turn, or that there is none.
 #[derive(Clone, Copy, Debug, Default)]
@@ -125,14 +125,17 @@ impl Rows {
     pub fn image(&mut self, replica: &Replica, symbol: Symbol, shape: ShapeName, ticks: &mut Ticks) -> Row {
         match self.last.get(symbol.index()) {
             Some(row) if row.shape == shape.0 => *row,
-            _ => self.find(replica, symbol, shape, ticks),
+            _ => {
+                self.find(replica, symbol, shape, ticks);
+                self.last[symbol.index()]
+            }
         }
     }
 
     /// Appends a row, with a comma after it.
     #[inline]
     pub fn put(&self, row: Row, out: &mut Text) {
-        out.put_from(&self.arena, row.start as usize, row.len as usize);
+        out.put_from(&self.arena, row.start, row.len as usize);
     }
 
     /// Appends the rows of these topics, all of one shape, until `out` is longer than `limit`; notes each one's tick.
@@ -191,13 +194,12 @@ impl Rows {
         for symbol in symbols {
             let row = self.image(replica, *symbol, shape, ticks);
             let len = row.len as usize;
-            let (Some(from), Some(to)) = (self.arena.short(row.start as usize), room.first_chunk_mut())
-            else {
-                break;
-            };
             if len > SHORT {
                 break;
             }
+            let (Some(from), Some(to)) = (self.arena.short(row.start), room.first_chunk_mut()) else {
+                break;
+            };
             *to = *from;
             room = &mut room[len..];
             numbers[rows % TOPICS_AT_ONCE] = row.tick;
@@ -214,9 +216,9 @@ impl Rows {
         self.shapes[(name.0 - self.first_shape) as usize]
     }
 
-    /// [`Rows::image`] of the first who asks in this turn.
+    /// [`Rows::image`] for the first who asks in this turn.
     #[cold]
-    fn find(&mut self, replica: &Replica, symbol: Symbol, name: ShapeName, ticks: &mut Ticks) -> Row {
+    fn find(&mut self, replica: &Replica, symbol: Symbol, name: ShapeName, ticks: &mut Ticks) {
         let shape = self.shape(name);
         let rev = replica.images.rev(symbol);
         let mut row = Row { shape: name.0, ..Row::default() };
@@ -233,7 +235,6 @@ impl Rows {
             }
         }
         self.last[symbol.index()] = row;
-        row
     }
 
     fn encode(&mut self, replica: &Replica, symbol: Symbol, shape: Shape) {
@@ -246,7 +247,7 @@ impl Rows {
             self.arena.put(b",");
         } else {
             let name_at = at.checked_sub(1).map_or(0, |before| self.name_ends[before]);
-            self.arena.put_from(&self.names, name_at as usize, (self.name_ends[at] - name_at) as usize);
+            self.arena.put_from(&self.names, name_at, (self.name_ends[at] - name_at) as usize);
             put_fields(&mut self.arena, images, symbol, shape, mask);
             self.arena.put(b",");
         }

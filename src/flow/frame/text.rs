@@ -86,20 +86,20 @@ impl Text {
 
     /// The bytes from `start` on, with scratch behind them, unless there are not so many.
     #[inline]
-    pub fn short(&self, start: usize) -> Option<&[u8; SHORT]> {
-        self.bytes.get(start..)?.first_chunk()
+    pub fn short(&self, start: u32) -> Option<&[u8; SHORT]> {
+        self.bytes.get(start as usize..start as usize + SHORT)?.first_chunk()
     }
 
     /// Appends a piece that stands in another text, its bytes from `start` on. Short ones take no call: what is copied
     /// beyond `len` is scratch on both sides.
     #[inline]
-    pub fn put_from(&mut self, other: &Self, start: usize, len: usize) {
+    pub fn put_from(&mut self, other: &Self, start: u32, len: usize) {
         match (other.short(start), self.bytes.get_mut(self.len..).and_then(<[u8]>::first_chunk_mut)) {
             (Some(from), Some(to)) if len <= SHORT => {
                 *to = *from;
                 self.len += len;
             }
-            _ => self.put_slice(&other.bytes[start..start + len]),
+            _ => self.put_slice(&other.bytes[start as usize..start as usize + len]),
         }
     }
 
