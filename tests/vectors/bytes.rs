@@ -50,8 +50,9 @@ fn short() -> Value {
 }
 
 fn long(about: &str, len: usize) -> Value {
-    let (head, head_len) = websocket::header(Opcode::Text, len);
-    json!({ "about": about, "hex": hex(&head[..head_len]), "opcode": "text", "letter": "x", "times": len })
+    let frame = websocket::frame(Opcode::Text, &vec![b'x'; len]);
+    let head = &frame[..frame.len() - len];
+    json!({ "about": about, "hex": hex(head), "opcode": "text", "letter": "x", "times": len })
 }
 
 fn control(about: &str, opcode: Opcode, payload: &[u8]) -> Value {

@@ -222,6 +222,8 @@ pub struct Stream {
     /// Its clients, dense.
     pub members: Vec<Member>,
     group: Option<usize>,
+    /// Of images it gives what changed, as it is now: nothing was held back, and nothing in between is missed.
+    is_plain: bool,
     shared: bool,
     /// It may send as soon as it has something: it has no rate, or its slot is unused.
     open: bool,
@@ -276,6 +278,11 @@ impl Stream {
     /// When a topic came to the stream, if that was after its beginning.
     pub fn joined_at(&self, topic: Topic) -> Rev {
         self.joined.iter().rfind(|(joined, _)| *joined == topic).map_or(0, |(_, rev)| *rev)
+    }
+
+    /// Whether all its clients lack the same of its images: what changed since, as it is now.
+    pub fn is_plain(&self) -> bool {
+        self.is_plain && self.joined.is_empty()
     }
 
     /// Whether it may send as soon as it has something.
@@ -613,6 +620,7 @@ impl Streams {
             gaps: 0,
             members: Vec::with_capacity(1),
             group,
+            is_plain: wish.delta && wish.filter.is_none() && !wish.keeps_images(),
             shared,
             open: true,
             dirty: false,

@@ -102,16 +102,69 @@ impl Encoder {
 
     /// Makes the stream's next frames, for everybody on it, and moves the stream on. Returns whether there are any.
     pub fn encode_shared(&mut self, stream: &mut Stream, batch: &mut Batch, now: Now) -> bool {
+        let (before, has_images) = (self.stats, stream.is_open());
+        if !self.encode_one(stream, batch, now) {
+            self.encode_many(stream, batch, now);
+        }
+        stream.rows += self.stats.rows - before.rows;
+        stream.gaps += self.stats.gaps - before.gaps;
+        let sent = batch.count() > 0;
+        if sent {
+            stream.frame_ns = now.mono_ns;
+            if has_images {
+                stream.images_ns = now.mono_ns;
+            }
+        }
+        sent
+    }
+
+    /// The common case: a few images, of which all that changed fits one frame. Returns whether it is that.
+    fn encode_one(&mut self, stream: &mut Stream, batch: &mut Batch, now: Now) -> bool {
+        let (topics, rows) = (stream.selection.topics(), self.stats.rows);
+        let is_short = topics.len() < SHORT_SELECTION && stream.selection.is_images();
+        if !(is_short && stream.is_plain() && stream.is_open() && stream.refused.is_empty()) {
+            return false;
+        }
+        self.begin_frames(batch);
+        self.rows.begin_frame();
+        if self.push_images(stream, topics, stream.rev, batch) < topics.len() {
+            self.stats.rows = rows;
+            return false;
+        }
+        let prev = stream.seq;
+        (stream.rev, stream.events_rev) = (self.replica.rev, self.replica.rev);
+        if !batch.is_empty() {
+            stream.seq += 1;
+            let head = Head {
+                stream: stream.number,
+                seq: stream.seq,
+                prev: Some(prev),
+                rev: stream.rev,
+                ts_us: now.wall.us(),
+                snapshot: false,
+                more: false,
+                digest: self.digest(stream, stream.seq),
+            };
+            self.finish(batch, head, stream.wish.packing);
+        }
+        true
+    }
+
+    fn begin_frames(&mut self, batch: &mut Batch) {
+        self.ticks.given.clear();
+        batch.clear();
+        batch.open();
+    }
+
+    fn encode_many(&mut self, stream: &mut Stream, batch: &mut Batch, now: Now) {
         let mut position = Debt::at(stream.position());
         // A stream whose slot is used sends events alone: of its images there is no more than before.
         let ahead = !stream.is_open();
         position.target = if ahead { stream.rev } else { self.replica.rev };
         let mut changed = std::mem::take(&mut self.changed);
         let mut seq = stream.seq;
-        let before = self.stats;
         self.positions.clear();
-        batch.clear();
-        batch.open();
+        self.begin_frames(batch);
         for topic in std::mem::take(&mut stream.refused) {
             push_refused(&mut batch.rejected, topic.channel, self.replica.name(topic.symbol));
         }
@@ -144,16 +197,6 @@ impl Encoder {
         }
         self.changed = changed;
         (stream.rev, stream.events_rev, stream.seq) = (position.target, self.replica.rev, seq);
-        stream.rows += self.stats.rows - before.rows;
-        stream.gaps += self.stats.gaps - before.gaps;
-        if batch.count() == 0 {
-            return false;
-        }
-        stream.frame_ns = now.mono_ns;
-        if !ahead {
-            stream.images_ns = now.mono_ns;
-        }
-        true
     }
 
     /// Makes the next frame of what one client lacks, and notes in `debt` that it has it. Returns whether that was all;
@@ -165,8 +208,7 @@ impl Encoder {
         batch: &mut Batch,
         now: Now,
     ) -> bool {
-        batch.clear();
-        batch.open();
+        self.begin_frames(batch);
         self.judge(stream, false);
         if debt.fresh && self.replica.node.run > 0 {
             // Who connected in an earlier run was greeted with another epoch.
@@ -265,18 +307,12 @@ impl Encoder {
             debt.cursor = 0; // the selection changed under a payment: begin again, repeats do no harm
         }
         self.rows.begin_frame();
-        let plain = stream.joined.is_empty()
-            && stream.wish.delta
-            && debt.news.is_none()
-            && stream.sieve.is_none()
-            && stream.kept_images().is_empty();
-        if plain {
-            if !self.push_images(stream, &walk.topics[..walk.images_end], debt, batch) {
+        if stream.is_plain() && debt.news.is_none() {
+            let images = walk.topics[..walk.images_end].get(debt.cursor as usize..).unwrap_or_default();
+            let put = self.push_images(stream, images, debt.held, batch);
+            debt.cursor += put as u32;
+            if put < images.len() {
                 return false;
-            }
-            if stream.selection.is_images() {
-                debt.events = events_target;
-                return true;
             }
         }
         // In mode `trade_safe` a trade stands after the quote that it met, and the quotes of now come after both.
@@ -295,35 +331,30 @@ impl Encoder {
     }
 
     /// The common case of [`Encoder::push_rows`]: images whose topics were there from the beginning, changed fields only.
-    fn push_images(&mut self, stream: &Stream, topics: &[Topic], debt: &mut Debt, batch: &mut Batch) -> bool {
-        let (held, wish) = (debt.held, &stream.wish);
+    /// Returns how many topics were looked at.
+    fn push_images(&mut self, stream: &Stream, topics: &[Topic], held: Rev, batch: &mut Batch) -> usize {
         let end = batch.rows_end();
         let out = batch.rows();
         let (limit, before) = (end.max(out.len()), self.ticks.given.len());
-        // Topics are in the order of their channels: quotes, then indices.
-        let indices_at = match topics.last() {
-            Some(topic) if topic.channel != Channel::Quote => {
-                topics.partition_point(|topic| topic.channel == Channel::Quote)
-            }
-            _ => topics.len(),
+        let mut put = |topics: &[Topic], fields: u32| {
+            let shape = self.rows.name(Shape { since: held, fields, style: stream.wish.style });
+            self.rows.put_all(&self.replica, topics, shape, out, limit, &mut self.ticks)
         };
-        for (topics_end, fields) in [(indices_at, wish.fields.quote), (topics.len(), wish.fields.index)] {
-            let rest = topics.get(debt.cursor as usize..topics_end).unwrap_or_default();
-            if rest.is_empty() {
-                continue;
-            }
-            let shape = self.rows.name(Shape { since: held, fields, style: wish.style });
-            let put = self.rows.put_all(&self.replica, rest, shape, out, limit, &mut self.ticks);
-            debt.cursor += put as u32;
-            if put < rest.len() {
-                break;
-            }
-        }
+        // Topics are in the order of their channels: quotes, then indices.
+        let has_indices = topics.last().is_some_and(|topic| topic.channel != Channel::Quote);
+        let fields = stream.wish.fields;
+        let looked_at = if has_indices {
+            let indices_at = topics.partition_point(|topic| topic.channel == Channel::Quote);
+            let quotes = put(&topics[..indices_at], fields.quote);
+            quotes + if quotes == indices_at { put(&topics[indices_at..], fields.index) } else { 0 }
+        } else {
+            put(topics, fields.quote)
+        };
         self.stats.rows += (self.ticks.given.len() - before) as u64;
         if held == 0 {
             self.ticks.given.truncate(before);
         }
-        debt.cursor as usize >= topics.len()
+        looked_at
     }
 
     fn push_rows(&mut self, stream: &Stream, topics: &[Topic], debt: &mut Debt, batch: &mut Batch) -> bool {

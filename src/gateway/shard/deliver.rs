@@ -65,7 +65,6 @@ impl<I: Io> Shard<I> {
         let Some(mut batch) = self.shared.take() else { return };
         let stream = self.streams.get_mut(key);
         let before = stream.position();
-        self.encoder.ticks.given.clear();
         let sent = self.encoder.encode_shared(stream, &mut batch, self.now);
         if sent {
             // Nobody joins or leaves while frames go out, so the members can be walked without looking them up.
@@ -276,7 +275,6 @@ impl<I: Io> Shard<I> {
         let mut paid = debt.clone();
         let has_images = !stream.is_ahead() || stream.owes_images(&paid, self.now.mono_ns);
         let (was_first, seq_before) = (paid.fresh || paid.joining, paid.seq);
-        self.encoder.ticks.given.clear();
         let level = self.encoder.encode_private(stream, &mut paid, &mut self.private, self.now);
         let frame = self.private.frame(0);
         let has_frame = !frame.is_empty();
