@@ -75,11 +75,16 @@ impl Bars {
     }
 
     /// Closes the feed's bars whose time is over at `time`; `Time(i64::MAX)` closes all.
+    #[inline]
     pub fn close_due(&mut self, feed: FeedId, time: Time, finals: &mut Vec<Final>) {
         let at = usize::from(feed.0);
-        if self.due.get(at).is_none_or(|due| time < *due) {
-            return;
+        if self.due.get(at).is_some_and(|due| time >= *due) {
+            self.close_some(feed, time, finals);
         }
+    }
+
+    #[cold]
+    fn close_some(&mut self, feed: FeedId, time: Time, finals: &mut Vec<Final>) {
         let mut due = i64::MAX;
         for entry in self.entries.values_mut().filter(|entry| entry.feed == feed) {
             if entry.closing_time() <= time {
@@ -87,7 +92,7 @@ impl Bars {
             }
             due = due.min(entry.closing_time().0);
         }
-        self.due[at] = Time(due);
+        self.due[usize::from(feed.0)] = Time(due);
     }
 
     /// Closes the symbol's bars that cannot take a trade of this time: theirs is over.

@@ -134,8 +134,8 @@ impl Hub {
             if update.symbol.index() >= self.images.len() {
                 self.list_new();
             }
-            self.close_bars(update);
-            let feed = self.standings[update.symbol.index()].feed;
+            let Standing { feed, is_kept, .. } = self.standings[update.symbol.index()];
+            self.close_bars(feed, update);
             if self.rhythm.beat(feed, update.symbol, update.arrival_ns) {
                 self.restate(update.symbol);
             }
@@ -143,7 +143,9 @@ impl Hub {
             if self.apply_one(update, rev) {
                 self.rev = rev;
                 self.stats.changes += 1;
-                self.keep_change(update.symbol, rev);
+                if is_kept {
+                    self.keep_change(update.symbol, rev);
+                }
                 self.log_finals(update.time, update.arrival_ns); // a venue's own final bar
             } else {
                 self.stats.repeats += 1;
@@ -343,11 +345,10 @@ impl Hub {
         let symbol = update.symbol;
         match &update.body {
             Body::Image { len, nulls, numbers, values, .. } => {
-                let mut changed = false;
-                for at in 0..*len as usize {
-                    let value = (nulls >> at & 1 == 0).then_some(values[at]);
-                    changed |= self.images.set(symbol, numbers[at], value, rev);
-                }
+                let value = |at: usize| (nulls >> at & 1 == 0).then_some(values[at]);
+                let fields = numbers.iter().take(usize::from(*len)).enumerate();
+                let fields = fields.map(|(at, number)| (*number, value(at)));
+                let changed = self.images.set_all(symbol, fields, rev);
                 if changed {
                     self.has_data(symbol, rev);
                 }
@@ -397,8 +398,7 @@ impl Hub {
     }
 
     /// Closes the bars whose time is over when this update has come.
-    fn close_bars(&mut self, update: &Update) {
-        let feed = self.standings[update.symbol.index()].feed;
+    fn close_bars(&mut self, feed: FeedId, update: &Update) {
         self.bars.close_due(feed, update.time, &mut self.finals);
         if matches!(update.body, Body::Trade(_)) {
             self.bars.close_before(update.symbol, update.time, &mut self.finals);

@@ -141,27 +141,39 @@ impl Images {
 
     /// Sets a field and says whether that changed it. "Changed" compares bits: another scale is another text.
     pub fn set(&mut self, symbol: Symbol, number: u8, value: Option<Decimal>, rev: Rev) -> bool {
+        self.set_all(symbol, std::iter::once((number, value)), rev)
+    }
+
+    /// [`Images::set`] for several fields: whether that changed any.
+    #[inline]
+    pub fn set_all(
+        &mut self,
+        symbol: Symbol,
+        fields: impl Iterator<Item = (u8, Option<Decimal>)>,
+        rev: Rev,
+    ) -> bool {
         let head = &mut self.heads[symbol.index()];
-        let cell = &mut self.cells[head.first_cell as usize + number as usize];
-        let bit = 1 << number;
-        match value {
-            Some(value) => {
-                if head.present & bit != 0 && bits(cell.value) == bits(value) {
-                    return false;
+        let cells = &mut self.cells[head.first_cell as usize..];
+        let mut changed = 0;
+        for (number, value) in fields {
+            let (cell, bit) = (&mut cells[number as usize], 1 << number);
+            let was_present = head.present & bit != 0;
+            match value {
+                Some(value) if !(was_present && is_same(cell.value, value)) => {
+                    head.present |= bit;
+                    *cell = Cell { rev, value };
+                    changed |= bit;
                 }
-                head.present |= bit;
-                cell.value = value;
-            }
-            None => {
-                if head.present & bit == 0 {
-                    return false;
+                None if was_present => {
+                    head.present &= !bit;
+                    cell.rev = rev;
+                    changed |= bit;
                 }
-                head.present &= !bit;
+                _ => {}
             }
         }
-        head.touched |= bit;
-        cell.rev = rev;
-        true
+        head.touched |= changed;
+        changed != 0
     }
 
     /// Sets a field whether or not it differs: a cut says what changed, and the reader believes it.
@@ -207,9 +219,10 @@ impl Images {
     }
 }
 
-/// A decimal as it stands, its scale included.
-fn bits(value: Decimal) -> u128 {
-    u128::from_ne_bytes(value.serialize())
+/// Whether two decimals are the same text: the scale counts.
+fn is_same(one: Decimal, other: Decimal) -> bool {
+    let (one, other) = (one.unpack(), other.unpack());
+    (one.lo, one.mid, one.hi, one.scale, one.negative) == (other.lo, other.mid, other.hi, other.scale, other.negative)
 }
 
 #[cfg(test)]
