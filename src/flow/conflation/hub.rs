@@ -296,7 +296,10 @@ impl Hub {
     }
 
     fn make_cut(&mut self, since: Rev) -> Cut {
+        let last = &self.last_cut; // the next one is about as long
         let mut cut = Cut {
+            changed: Vec::with_capacity(last.changed.len()),
+            values: Vec::with_capacity(last.values.len()),
             node: Arc::clone(&self.node),
             since,
             rev: self.rev,

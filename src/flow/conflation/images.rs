@@ -222,7 +222,8 @@ impl Images {
 /// Whether two decimals are the same text: the scale counts.
 fn is_same(one: Decimal, other: Decimal) -> bool {
     let (one, other) = (one.unpack(), other.unpack());
-    (one.lo, one.mid, one.hi, one.scale, one.negative) == (other.lo, other.mid, other.hi, other.scale, other.negative)
+    (one.lo, one.mid, one.hi, one.scale, one.negative)
+        == (other.lo, other.mid, other.hi, other.scale, other.negative)
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ pub fn encode_image(out: &mut Text, images: &Images, name: &str, symbol: Symbol,
 /// Appends what follows the name in an image's row with the fields of this mask.
 pub(super) fn put_fields(out: &mut Text, images: &Images, symbol: Symbol, shape: Shape, mask: u32) {
     let head = images.head(symbol);
-    push_numbers(out, shape.style, images.rev(symbol), head.q, head.time);
+    push_numbers(out, Style::default(), images.rev(symbol), head.q, head.time);
     if shape.since == 0 {
         out.put(b",\"full\":true");
     }
@@ -398,6 +398,7 @@ pub(super) fn push_name(out: &mut Text, name: &str, channel: Option<Channel>) {
     out.put(b"\",\"rev\":");
 }
 
+#[inline(always)]
 fn push_numbers(out: &mut Text, style: Style, rev: Rev, q: u64, time: Time) {
     out.put_u64(rev);
     push_label(out, style, b",\"q\":");

@@ -146,6 +146,14 @@ impl Text {
         if scale == 0 {
             return self.put_u64(mantissa);
         }
+        if mantissa < EIGHT_DIGITS && scale < 8 {
+            let (digits, whole) = (eight_digits(mantissa as u32), 8 - scale);
+            // The last digit before the point stays, be it zero.
+            let zeros = (digits | 1 << (8 * (whole - 1))).trailing_zeros() as usize / 8;
+            self.put_eight(digits >> (8 * zeros), whole - zeros);
+            self.put(b".");
+            return self.put_eight(digits >> (8 * whole), scale);
+        }
         let power = POWERS[scale];
         self.put_u64(mantissa / power);
         self.put(b".");
