@@ -58,12 +58,12 @@ struct Args {
 enum Mode {
     /// All clients at the start of each round (W1).
     Broadcast,
-    /// Groups of 400, spread evenly over the interval (W3).
+    /// Groups of 512, spread evenly over the interval (W3).
     Spread,
 }
 
 /// Clients that share one moment in spread mode: about 3 ms of sends, the same as the gateway's phase groups.
-const GROUP_CLIENTS: usize = 400;
+const GROUP_CLIENTS: usize = 512;
 
 /// Rounds a second: what a timer can keep and a schedule can hold.
 const RATES: RangeInclusive<f64> = 0.01..=10_000.0;

@@ -663,7 +663,7 @@ impl Streams {
     /// The least busy of the rate's phases in use; one more comes into use for each `PHASE_WRITES` writes. Phases come
     /// in bit-reversed order, so that however many are in use, they lie evenly in the slot.
     fn choose_group(&mut self, rate: Rate, now_ns: u64) -> usize {
-        const PHASE_NS: u64 = 3_000_000; // PHASE_WRITES at the kernel's pace
+        const PHASE_NS: u64 = 3_000_000; // about PHASE_WRITES at the kernel's pace
         let phases = (rate.slot_ns() / PHASE_NS).clamp(1, PHASES_MAX as u64).ilog2();
         let total: usize =
             self.groups.iter().filter(|group| group.rate == rate).map(|group| group.writes).sum();
@@ -768,10 +768,10 @@ mod tests {
         for session in 0..2_000 {
             streams.join(wish("A", Some(10.0)), Selection::new(vec![quote(0)]), session, true, 0, 0);
         }
-        assert_eq!(streams.len(), 5, "2,000 writes are five groups of 400");
+        assert_eq!(streams.len(), 4, "2,000 writes are four groups of at most 512");
         let mut starts: Vec<_> = streams.groups.iter().map(|group| group.next_ns / 1_000).collect();
         starts.sort_unstable();
-        assert_eq!(starts, [100_000, 112_500, 125_000, 150_000, 175_000]);
+        assert_eq!(starts, [100_000, 125_000, 150_000, 175_000]);
         let mut due = Vec::new();
         streams.take_due(100_000_000, &mut due);
         assert_eq!(due.len(), 1);
@@ -781,9 +781,9 @@ mod tests {
         due.clear();
         streams.take_due(101_000_000, &mut due);
         assert!(
-            !due.contains(&closed) && due.len() == 4,
+            !due.contains(&closed) && due.len() == 3,
             "its slot is used, the others have not begun theirs"
         );
-        assert_eq!(streams.next_due_ns(), Some(112_500_000));
+        assert_eq!(streams.next_due_ns(), Some(125_000_000));
     }
 }
