@@ -146,8 +146,9 @@ impl Slice {
         if self.times.len() < ticks.arrivals_ns().len() {
             self.times.resize(ticks.arrivals_ns().len(), 0);
         }
+        let times = self.times.as_mut_slice();
         for number in &ticks.given {
-            if let Some(times) = self.times.get_mut(*number as usize) {
+            if let Some(times) = times.get_mut(*number as usize) {
                 *times += frames;
             }
         }

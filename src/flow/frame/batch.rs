@@ -133,6 +133,22 @@ impl Batch {
         if self.bytes.len() > self.rows_at {
             self.bytes.truncate(self.bytes.len() - 1); // the comma after the last row
         }
+        let extras = self.gaps.len() + self.added.len() + self.rejected.len() + self.epoch.len();
+        if extras == 0 && !head.more && head.digest.is_none() {
+            self.bytes.put(b"]}");
+        } else {
+            self.put_tail(&head);
+        }
+        let text_at = self.put_head(head);
+        self.seal(text_at, packing);
+        if head.more {
+            self.open();
+        }
+    }
+
+    /// What follows the rows of a frame that has more to say.
+    #[cold]
+    fn put_tail(&mut self, head: &Head) {
         self.bytes.put(b"]");
         if !self.gaps.is_empty() {
             self.bytes.put(b",\"gaps\":[");
@@ -159,11 +175,6 @@ impl Batch {
             self.bytes.put_u64(u64::from(digest));
         }
         self.bytes.put(b"}");
-        let text_at = self.put_head(head);
-        self.seal(text_at, packing);
-        if head.more {
-            self.open();
-        }
     }
 
     /// Puts the WebSocket header before the payload, which is MessagePack or compressed where that was agreed on, the

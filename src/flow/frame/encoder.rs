@@ -102,12 +102,11 @@ impl Encoder {
 
     /// Makes the stream's next frames, for everybody on it, and moves the stream on. Returns whether there are any.
     pub fn encode_shared(&mut self, stream: &mut Stream, batch: &mut Batch, now: Now) -> bool {
-        let (before, has_images) = (self.stats, stream.is_open());
+        let (rows, has_images) = (self.stats.rows, stream.is_open());
         if !self.encode_one(stream, batch, now) {
             self.encode_many(stream, batch, now);
         }
-        stream.rows += self.stats.rows - before.rows;
-        stream.gaps += self.stats.gaps - before.gaps;
+        stream.rows += self.stats.rows - rows;
         let sent = batch.count() > 0;
         if sent {
             stream.frame_ns = now.mono_ns;
@@ -163,6 +162,7 @@ impl Encoder {
         position.target = if ahead { stream.rev } else { self.replica.rev };
         let mut changed = std::mem::take(&mut self.changed);
         let mut seq = stream.seq;
+        let gaps = self.stats.gaps;
         self.positions.clear();
         self.begin_frames(batch);
         for topic in std::mem::take(&mut stream.refused) {
@@ -197,6 +197,7 @@ impl Encoder {
         }
         self.changed = changed;
         (stream.rev, stream.events_rev, stream.seq) = (position.target, self.replica.rev, seq);
+        stream.gaps += self.stats.gaps - gaps;
     }
 
     /// Makes the next frame of what one client lacks, and notes in `debt` that it has it. Returns whether that was all;

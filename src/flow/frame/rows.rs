@@ -208,7 +208,10 @@ impl Rows {
         }
         let put = whole - room.len();
         out.claim(put);
-        ticks.given.extend_from_slice(&numbers[..rows]);
+        // All of them, whose number the compiler knows, then those that count.
+        let before = ticks.given.len();
+        ticks.given.extend_from_slice(&numbers);
+        ticks.given.truncate(before + rows);
         looked_at
     }
 

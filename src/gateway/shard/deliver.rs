@@ -105,12 +105,13 @@ impl<I: Io> Shard<I> {
             self.rests.clear();
             self.rests.resize(batch.count(), None);
         }
-        let mut members = members.iter_mut();
-        while members.len() > 0 {
-            let room = SLICE_WRITES - self.slice.writes;
-            let writes = room.min(members.len());
+        let mut rest = members;
+        while !rest.is_empty() {
+            let writes = rest.len().min(SLICE_WRITES - self.slice.writes);
+            let (members, others) = rest.split_at_mut(writes);
+            rest = others;
             let before_frames = total.frames;
-            for member in members.by_ref().take(writes) {
+            for member in members {
                 if self.can_take(key, member, before) {
                     match only {
                         Some(frame) => self.give(member, before, frame, &mut total),
