@@ -31,6 +31,7 @@ impl Time {
     }
 
     /// Whole microseconds since the Unix epoch, rounded down: what goes to the wire.
+    #[inline]
     pub const fn us(self) -> i64 {
         self.0.div_euclid(1_000)
     }

@@ -348,10 +348,8 @@ impl Hub {
         let symbol = update.symbol;
         match &update.body {
             Body::Image { len, nulls, numbers, values, .. } => {
-                let value = |at: usize| (nulls >> at & 1 == 0).then_some(values[at]);
-                let fields = numbers.iter().take(usize::from(*len)).enumerate();
-                let fields = fields.map(|(at, number)| (*number, value(at)));
-                let changed = self.images.set_all(symbol, fields, rev);
+                let numbers = &numbers[..usize::from(*len)];
+                let changed = self.images.set_all(symbol, numbers, values, *nulls, rev);
                 if changed {
                     self.has_data(symbol, rev);
                 }

@@ -141,35 +141,33 @@ impl Images {
 
     /// Sets a field and says whether that changed it. "Changed" compares bits: another scale is another text.
     pub fn set(&mut self, symbol: Symbol, number: u8, value: Option<Decimal>, rev: Rev) -> bool {
-        self.set_all(symbol, std::iter::once((number, value)), rev)
+        self.set_all(symbol, &[number], &[value.unwrap_or_default()], u8::from(value.is_none()), rev)
     }
 
-    /// [`Images::set`] for several fields: whether that changed any.
-    #[inline]
+    /// [`Images::set`] for several fields, those whose bit is in `nulls` to nothing: whether that changed any.
+    #[inline(always)]
     pub fn set_all(
         &mut self,
         symbol: Symbol,
-        fields: impl Iterator<Item = (u8, Option<Decimal>)>,
+        numbers: &[u8],
+        values: &[Decimal],
+        nulls: u8,
         rev: Rev,
     ) -> bool {
         let head = &mut self.heads[symbol.index()];
         let cells = &mut self.cells[head.first_cell as usize..];
         let mut changed = 0;
-        for (number, value) in fields {
-            let (cell, bit) = (&mut cells[number as usize], 1 << number);
+        for (at, (&number, &value)) in numbers.iter().zip(values).enumerate() {
+            let (cell, bit, is_null) = (&mut cells[number as usize], 1 << number, nulls >> at & 1 == 1);
             let was_present = head.present & bit != 0;
-            match value {
-                Some(value) if !(was_present && is_same(cell.value, value)) => {
-                    head.present |= bit;
-                    *cell = Cell { rev, value };
-                    changed |= bit;
-                }
-                None if was_present => {
-                    head.present &= !bit;
-                    cell.rev = rev;
-                    changed |= bit;
-                }
-                _ => {}
+            if is_null && was_present {
+                head.present &= !bit;
+                cell.rev = rev;
+                changed |= bit;
+            } else if !is_null && !(was_present && is_same(cell.value, value)) {
+                head.present |= bit;
+                *cell = Cell { rev, value };
+                changed |= bit;
             }
         }
         head.touched |= changed;

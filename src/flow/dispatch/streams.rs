@@ -461,8 +461,7 @@ impl Streams {
                 self.open += usize::from(!stream.open);
                 stream.open = true;
                 if !stream.dirty {
-                    stream.dirty = true;
-                    self.dirty.push(key);
+                    due.push(key);
                 }
             }
         }

@@ -333,6 +333,7 @@ impl Encoder {
 
     /// The common case of [`Encoder::push_rows`]: images whose topics were there from the beginning, changed fields only.
     /// Returns how many topics were looked at.
+    #[inline(always)]
     fn push_images(&mut self, stream: &Stream, topics: &[Topic], held: Rev, batch: &mut Batch) -> usize {
         let end = batch.rows_end();
         let out = batch.rows();

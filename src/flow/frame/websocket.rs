@@ -26,7 +26,7 @@ const COMPRESSED: u8 = 0x40;
 pub const HEADER_BYTES_MAX: usize = 10;
 
 /// Puts the header for `len` bytes of payload before them.
-#[inline]
+#[inline(always)]
 pub fn put_header(out: &mut Backwards<'_>, opcode: Opcode, is_compressed: bool, len: usize) {
     let first = FINAL | opcode as u8 | if is_compressed { COMPRESSED } else { 0 };
     if len < 126 {
