@@ -265,6 +265,35 @@ fn losses_are_told_in_frames_like_others_and_once() {
     assert!(count > SYMBOLS && longest <= FRAME_BYTES_MAX, "{count} losses, a frame of {longest} bytes");
 }
 
+/// What one frame has no room for is in the next ones, for all who share them.
+#[test]
+fn a_few_images_that_fit_no_frame_are_parts_of_a_flush() {
+    const FEW: usize = 60;
+    let mut market = Market::new(0);
+    let names: Vec<_> = (0..FEW).map(|at| format!("S{at:03}")).collect();
+    let query = format!("symbols={}", names.join(","));
+    let mut peers = [0; 2].map(|_| market.stage.connect(&query, 1_000_000));
+    market.stage.after_ms(TURN_MS);
+    for turn in 0..50 {
+        for peer in &mut peers {
+            sized_batches(peer, usize::MAX).for_each(drop);
+        }
+        (0..FEW).for_each(|at| market.change(at));
+        market.stage.after_ms(TURN_MS);
+        for peer in &mut peers {
+            let frames: Vec<_> = sized_batches(peer, usize::MAX).collect();
+            let given = frames.iter().flat_map(|(_, batch)| batch["rows"].as_array().expect("rows"));
+            assert!(
+                given.map(|row| row["symbol"].as_str()).eq(names.iter().map(|name| Some(&**name))),
+                "turn {turn}"
+            );
+            let goes_on: Vec<_> = frames.iter().map(|(_, batch)| batch["more"] == true).collect();
+            assert!(goes_on.len() > 1 && goes_on.iter().rposition(|more| *more) == Some(goes_on.len() - 2));
+            assert!(frames.iter().all(|(bytes, _)| *bytes <= FRAME_BYTES_MAX), "{} frames", frames.len());
+        }
+    }
+}
+
 /// Losses of one topic, one after the other, are no exception.
 #[test]
 fn losses_of_one_topic_are_told_in_frames_like_others() {

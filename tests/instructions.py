@@ -28,8 +28,7 @@ WORKLOADS = {
 }
 # Functions worth a line of their own, by a part of their name; what the compiler put into them counts as theirs.
 HOT = ["Rows::put_all", "Rows::find", "put_fields", "Text::put_u64", "Batch::finish", "Slice::wrote",
-       "Encoder::fill", "Encoder::encode_shared", "Hub::apply", "Hub::cut", "Images::set", "Images::touch", "Replica::apply",
-       "Buffer::push"]
+       "Encoder::encode_shared", "Hub::apply", "Hub::cut", "Images::touch", "Replica::apply", "Buffer::push"]
 
 
 def binary() -> str:

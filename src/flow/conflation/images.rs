@@ -164,7 +164,7 @@ impl Images {
                 head.present &= !bit;
                 cell.rev = rev;
                 changed |= bit;
-            } else if !is_null && !(was_present && is_same(cell.value, value)) {
+            } else if !(is_null || was_present && is_same(cell.value, value)) {
                 head.present |= bit;
                 *cell = Cell { rev, value };
                 changed |= bit;

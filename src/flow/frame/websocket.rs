@@ -21,7 +21,7 @@ pub enum Opcode {
 /// In the first byte of a header: this is the last frame of its message.
 const FINAL: u8 = 0x80;
 /// In the first byte of a header: the payload is compressed (RFC 7692 6).
-const COMPRESSED: u8 = 0x40;
+pub const COMPRESSED: u8 = 0x40;
 /// The longest header of a frame without a mask, in bytes.
 pub const HEADER_BYTES_MAX: usize = 10;
 
