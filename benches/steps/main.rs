@@ -1,12 +1,14 @@
 //! How fast the steps between a feed and a frame are, each alone: a line of JSON for each.
 //!
-//! `steps 200` does each of them in 200 rounds of 20,000; without an argument it is a test that they run.
+//! `steps 200` does each of them in 200 rounds of 20,000; without an argument it is a test that they run. What follows are
+//! Binance captures to be played as fast as they go: `steps 200 btcusdt.ndjson.gz`; without one it makes its own.
 
 #![allow(clippy::disallowed_methods, reason = "a bench is its own clock")]
 
+use std::fmt::Write;
 use std::hint::black_box;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rust_decimal::Decimal;
@@ -17,6 +19,9 @@ use tickgate::flow::conflation::cut::Node;
 use tickgate::flow::conflation::hub::Hub;
 use tickgate::flow::conflation::images::Images;
 use tickgate::gateway::ingest::Ingest;
+use tickgate_feeds::binance::{Binance, Market};
+use tickgate_feeds::capture::{Capture, NewFeed, Speed};
+use tickgate_feeds::feed::{DecodeError, Feed, Next, Skipped, Source, Want};
 use tickgate_feeds::market::{Channel, FeedId, Symbol, Time, Update, quote};
 use tickgate_feeds::symbols::Symbols;
 
@@ -25,17 +30,36 @@ const ROUND: usize = 20_000;
 
 fn main() {
     // cargo passes flags of its own.
-    let rounds = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(2);
+    let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with('-'));
+    let rounds = arguments.next().and_then(|rounds| rounds.parse().ok()).unwrap_or(2);
+    let mut captures: Vec<String> = arguments.collect();
     let updates = updates();
     say("image step", rounds, images(&updates, rounds));
     say("hub, all of it", rounds, hub(&updates, rounds));
     say("queue to cut, messages of 1", rounds, cuts(&updates, rounds, 1));
     say("queue to cut, messages of 16", rounds, cuts(&updates, rounds, 16));
     say("latency record", rounds, record(rounds));
+    let own = captures.is_empty().then(own_capture);
+    captures.extend(own.clone());
+    for path in &captures {
+        let messages = messages(path);
+        let times = rounds.div_ceil(20);
+        let kind = path.rsplit('.').next().unwrap_or_default();
+        let each = |step: &str, play: &dyn Fn() -> Duration| {
+            say_of(&format!("{step}{kind}"), times * messages.len(), (0..times).map(|_| play()).sum());
+        };
+        each("decoder and hub, messages from memory that were in ", &|| ingest(&messages));
+        each("decoder and hub, a capture as fast as it goes: ", &|| replay(path));
+    }
+    own.map(std::fs::remove_file).transpose().expect("our own file");
 }
 
 fn say(step: &str, rounds: usize, took: Duration) {
-    let each_ns = took.as_secs_f64() * 1e9 / (rounds * ROUND) as f64;
+    say_of(step, rounds * ROUND, took);
+}
+
+fn say_of(step: &str, count: usize, took: Duration) {
+    let each_ns = took.as_secs_f64() * 1e9 / count as f64;
     println!("{{\"step\":\"{step}\",\"each_ns\":{each_ns:.2},\"millions_per_s\":{:.2}}}", 1e3 / each_ns);
 }
 
@@ -129,4 +153,100 @@ fn record(rounds: usize) -> Duration {
     let took = begin.elapsed();
     assert_eq!(latency.count(), (rounds * ROUND) as u64);
     took
+}
+
+/// A capture of our own making: best prices, each a tenth of a millisecond after the one before.
+fn own_capture() -> String {
+    let mut text = String::new();
+    for at in 0..ROUND {
+        writeln!(
+            text,
+            r#"{} {{"stream":"sim@bookTicker","data":{{"u":{},"s":"SIM","b":"{}.01000000","B":"1.25869000","a":"{}.02000000","A":"2.44816000"}}}}"#,
+            1_700_000_000_000_000_000 + at as u64 * 100_000,
+            at + 1,
+            60_000 + at % 100,
+            60_000 + at % 100,
+        )
+        .expect("a string");
+    }
+    let path = std::env::temp_dir().join(format!("tickgate-steps-{}.ndjson", std::process::id()));
+    std::fs::write(&path, text).expect("room for a file");
+    path.to_string_lossy().into_owned()
+}
+
+type Messages = Vec<(Vec<u8>, Time)>;
+
+/// Keeps what it is to decode.
+struct Tape(Arc<Mutex<Messages>>);
+
+impl Feed for Tape {
+    fn decode(&mut self, raw: &mut [u8], arrival: Time, _: &mut Vec<Update>) -> Result<(), DecodeError> {
+        self.0.lock().expect("one thread").push((raw.to_vec(), arrival));
+        Ok(())
+    }
+
+    fn wants(&mut self) -> Option<Want> {
+        None
+    }
+
+    fn skipped(&self) -> Skipped {
+        Skipped::default()
+    }
+}
+
+/// All messages of a capture.
+fn messages(path: &str) -> Messages {
+    let tape = Arc::new(Mutex::new(Messages::new()));
+    let kept = Arc::clone(&tape);
+    let new_feed: NewFeed = Box::new(move || {
+        kept.lock().expect("one thread").clear(); // the head was read before
+        Box::new(Tape(Arc::clone(&kept)))
+    });
+    play(path, new_feed, |_| ());
+    std::mem::take(&mut *tape.lock().expect("one thread"))
+}
+
+/// Plays a capture as fast as it goes, and hands on what each call has brought.
+fn play(path: &str, new_feed: NewFeed, mut take: impl FnMut(&[Update])) {
+    let mut capture = Capture::open(path, new_feed, Speed::Max, false).expect("a capture");
+    let mut out = Vec::new();
+    while capture.next(Time(0), &mut out) != Next::Ended {
+        take(&out);
+        out.clear();
+    }
+    take(&out);
+}
+
+fn new_hub() -> (Hub, Arc<Symbols>) {
+    let symbols = Arc::new(Symbols::new(SYMBOLS as usize));
+    (Hub::new(Arc::clone(&symbols), Node::default(), &Limits::default()), symbols)
+}
+
+fn replay(path: &str) -> Duration {
+    let (mut hub, symbols) = new_hub();
+    let new_feed: NewFeed =
+        Box::new(move || Box::new(Binance::new(Market::Spot, Arc::clone(&symbols), FeedId(0), "")));
+    let begin = Instant::now();
+    play(path, new_feed, |updates| hub.apply(updates));
+    assert!(hub.stats().changes > 0);
+    begin.elapsed()
+}
+
+fn ingest(messages: &Messages) -> Duration {
+    let (mut hub, symbols) = new_hub();
+    let mut feed = Binance::new(Market::Spot, symbols, FeedId(0), "");
+    let (mut raw, mut out) = (Vec::new(), Vec::new());
+    let begin = Instant::now();
+    for (message, arrival) in messages {
+        raw.clone_from(message);
+        feed.decode(&mut raw, *arrival, &mut out).expect("what a venue said");
+        while feed.wants().is_some() {}
+        if out.len() >= 4_096 {
+            hub.apply(&out);
+            out.clear();
+        }
+    }
+    hub.apply(&out);
+    assert!(hub.stats().changes > 0);
+    begin.elapsed()
 }
