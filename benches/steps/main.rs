@@ -31,7 +31,7 @@ const ROUND: usize = 20_000;
 fn main() {
     // cargo passes flags of its own.
     let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with('-'));
-    let rounds = arguments.next().and_then(|rounds| rounds.parse().ok()).unwrap_or(2);
+    let rounds = arguments.next().map_or(2, |rounds| rounds.parse().expect("a number of rounds"));
     let mut captures: Vec<String> = arguments.collect();
     let updates = updates();
     say("image step", rounds, images(&updates, rounds));
@@ -44,7 +44,8 @@ fn main() {
     for path in &captures {
         let messages = messages(path);
         let times = rounds.div_ceil(20);
-        let kind = path.rsplit('.').next().unwrap_or_default();
+        let kind =
+            if own.as_ref() == Some(path) { "our own" } else { path.rsplit('.').next().unwrap_or_default() };
         let each = |step: &str, play: &dyn Fn() -> Duration| {
             say_of(&format!("{step}{kind}"), times * messages.len(), (0..times).map(|_| play()).sum());
         };

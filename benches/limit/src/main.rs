@@ -62,7 +62,7 @@ enum Mode {
     Spread,
 }
 
-/// Clients that share one moment in spread mode: about 3 ms of sends, the same as the gateway's phase groups.
+/// Clients that share one moment in spread mode: 3.4 ms of sends, the same as the gateway's phase groups.
 const GROUP_CLIENTS: usize = 512;
 
 /// Rounds a second: what a timer can keep and a schedule can hold.

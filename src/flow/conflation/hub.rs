@@ -143,6 +143,7 @@ impl Hub {
             if self.apply_one(update, rev) {
                 self.rev = rev;
                 self.stats.changes += 1;
+                // Asked here too, where the answer is at hand.
                 if is_kept {
                     self.keep_change(update.symbol, rev);
                 }

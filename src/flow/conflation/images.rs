@@ -139,7 +139,7 @@ impl Images {
         mask
     }
 
-    /// Sets a field and says whether that changed it. "Changed" compares bits: another scale is another text.
+    /// Sets a field and says whether that changed it. "Changed" compares all parts: another scale is another text.
     pub fn set(&mut self, symbol: Symbol, number: u8, value: Option<Decimal>, rev: Rev) -> bool {
         self.set_all(symbol, &[number], &[value.unwrap_or_default()], u8::from(value.is_none()), rev)
     }
@@ -217,7 +217,7 @@ impl Images {
     }
 }
 
-/// Whether two decimals are the same text: the scale counts.
+/// Whether all parts of two decimals are equal: the scale counts.
 fn is_same(one: Decimal, other: Decimal) -> bool {
     let (one, other) = (one.unpack(), other.unpack());
     (one.lo, one.mid, one.hi, one.scale, one.negative)

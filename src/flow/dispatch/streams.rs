@@ -222,7 +222,7 @@ pub struct Stream {
     /// Its clients, dense.
     pub members: Vec<Member>,
     group: Option<usize>,
-    /// Of images it gives what changed, as it is now: nothing was held back, and nothing in between is missed.
+    /// Of images it gives the fields that changed, as they are now: no whole rows, no filter, nothing from the log.
     is_plain: bool,
     shared: bool,
     /// It may send as soon as it has something: it has no rate, or its slot is unused.
@@ -272,7 +272,7 @@ impl Stream {
     pub fn touch_further(&self) -> u64 {
         let topics = self.selection.topics.iter().step_by(8).fold(0, |sum, topic| sum ^ topic.symbol.index());
         let member = self.members.first().map_or(0, |member| member.session);
-        u64::from(self.wish.delta) ^ u64::from(self.wish.digest) ^ topics as u64 ^ u64::from(member)
+        u64::from(self.wish.fields.quote) ^ u64::from(self.wish.digest) ^ topics as u64 ^ u64::from(member)
     }
 
     /// When a topic came to the stream, if that was after its beginning.
@@ -280,7 +280,7 @@ impl Stream {
         self.joined.iter().rfind(|(joined, _)| *joined == topic).map_or(0, |(_, rev)| *rev)
     }
 
-    /// Whether all its clients lack the same of its images: what changed since, as it is now.
+    /// Whether all its clients lack the same of its images, the fields that changed since: no topic came later.
     pub fn is_plain(&self) -> bool {
         self.is_plain && self.joined.is_empty()
     }
@@ -448,8 +448,9 @@ impl Streams {
         }
     }
 
-    /// Appends the streams that are due: marked ones, and those whose slot begins. Says which of them opened a slot.
+    /// Appends the streams that are due: marked ones, then those whose slot begins.
     pub fn take_due(&mut self, now_ns: u64, due: &mut Vec<StreamKey>) {
+        let before = due.len();
         for group in &mut self.groups {
             if group.next_ns > now_ns || group.streams.is_empty() {
                 continue;
@@ -465,6 +466,7 @@ impl Streams {
                 }
             }
         }
+        let in_slot = due.len() - before;
         for &key in &self.dirty {
             if let Some(stream) = self.streams.get_mut(key as usize) {
                 stream.dirty = false;
@@ -472,6 +474,8 @@ impl Streams {
             }
         }
         self.dirty.clear();
+        // Who has no rate does not wait for a slot's many.
+        due[before..].rotate_left(in_slot);
     }
 
     /// Notes whether a due stream sent something: a rated one is closed until its next slot.
@@ -662,7 +666,8 @@ impl Streams {
     /// The least busy of the rate's phases in use; one more comes into use for each `PHASE_WRITES` writes. Phases come
     /// in bit-reversed order, so that however many are in use, they lie evenly in the slot.
     fn choose_group(&mut self, rate: Rate, now_ns: u64) -> usize {
-        const PHASE_NS: u64 = 3_000_000; // about PHASE_WRITES at the kernel's pace
+        // A little less than PHASE_WRITES take: what fills all phases of a rate is more than a core can write.
+        const PHASE_NS: u64 = 3_000_000;
         let phases = (rate.slot_ns() / PHASE_NS).clamp(1, PHASES_MAX as u64).ilog2();
         let total: usize =
             self.groups.iter().filter(|group| group.rate == rate).map(|group| group.writes).sum();

@@ -28,7 +28,8 @@ use crate::flow::dispatch::streams::{Debt, Stream};
 use crate::flow::dispatch::topic::Topic;
 use crate::flow::dispatch::wish::Packing;
 
-/// Selections shorter than this are walked whole; for longer ones the walk over what changed is tried first.
+/// Selections shorter than this are walked whole, into one frame if it has room; for longer ones the walk over what changed
+/// is tried first.
 const SHORT_SELECTION: usize = 64;
 
 /// What the encoder did so far.
@@ -74,7 +75,7 @@ pub struct Encoder {
     /// When the newest tick of each row arrived.
     pub ticks: Ticks,
     /// What a client holds that has taken the last shared frames up to each of them but the last.
-    pub positions: Vec<Debt>,
+    pub held_between: Vec<Debt>,
     /// What was done so far.
     pub stats: Stats,
     rows: Rows,
@@ -87,7 +88,7 @@ impl Encoder {
         Self {
             replica,
             ticks: Ticks::default(),
-            positions: Vec::new(),
+            held_between: Vec::new(),
             stats: Stats::default(),
             rows: Rows::default(),
             changed: Vec::new(),
@@ -163,7 +164,7 @@ impl Encoder {
         let mut changed = std::mem::take(&mut self.changed);
         let mut seq = stream.seq;
         let gaps = self.stats.gaps;
-        self.positions.clear();
+        self.held_between.clear();
         self.begin_frames(batch);
         for topic in std::mem::take(&mut stream.refused) {
             push_refused(&mut batch.rejected, topic.channel, self.replica.name(topic.symbol));
@@ -193,7 +194,7 @@ impl Encoder {
             let next = walk.topics.get(position.cursor as usize);
             let topics = stream.selection.topics();
             let at = next.map_or(topics.len(), |next| topics.partition_point(|topic| topic < next));
-            self.positions.push(Debt { cursor: at as u32, under_way: true, ..position.clone() });
+            self.held_between.push(Debt { cursor: at as u32, under_way: true, ..position.clone() });
         }
         self.changed = changed;
         (stream.rev, stream.events_rev, stream.seq) = (position.target, self.replica.rev, seq);
@@ -339,6 +340,9 @@ impl Encoder {
         let out = batch.rows();
         let (limit, before) = (end.max(out.len()), self.ticks.given.len());
         let mut put = |topics: &[Topic], fields: u32| {
+            if topics.is_empty() {
+                return 0; // no shape is named for nothing
+            }
             let shape = self.rows.name(Shape { since: held, fields, style: stream.wish.style });
             self.rows.put_all(&self.replica, topics, shape, out, limit, &mut self.ticks)
         };

@@ -62,6 +62,7 @@ pub fn encode_image(out: &mut Text, images: &Images, name: &str, symbol: Symbol,
 /// Appends what follows the name in an image's row with the fields of this mask.
 pub(super) fn put_fields(out: &mut Text, images: &Images, symbol: Symbol, shape: Shape, mask: u32) {
     let head = images.head(symbol);
+    // Columns go another way, so the labels are known here.
     push_numbers(out, Style::default(), images.rev(symbol), head.q, head.time);
     if shape.since == 0 {
         out.put(b",\"full\":true");

@@ -206,7 +206,7 @@ impl<'a> Backwards<'a> {
         self.put_end(piece, N);
     }
 
-    /// Puts the last `len` bytes of a piece before all others; those before them are scratch.
+    /// Puts the last `len` bytes of a piece before all others; those before them are scratch, and need room too.
     #[inline]
     pub fn put_end<const N: usize>(&mut self, piece: &[u8; N], len: usize) {
         debug_assert!(self.free.len() >= N, "{N} bytes where {} are free", self.free.len());
@@ -217,7 +217,7 @@ impl<'a> Backwards<'a> {
         self.free = &mut std::mem::take(&mut self.free)[..free];
     }
 
-    /// Puts an integer before all others.
+    /// Puts an integer before all others; it needs room for eight digits at a time.
     #[inline(always)]
     pub fn put_u64(&mut self, mut n: u64) {
         while n >= EIGHT_DIGITS {

@@ -179,7 +179,7 @@ impl<I: Io> Shard<I> {
             match session.outbox.offer(&mut session.wire, frame, rest, self.now.mono_ns) {
                 Ok(offered @ (Offered::Taken | Offered::Kept)) => {
                     given.add(frame);
-                    let Some(after) = self.encoder.positions.get(at) else { break };
+                    let Some(after) = self.encoder.held_between.get(at) else { break };
                     held = Some(after);
                     if offered == Offered::Kept {
                         return self.owe(member, after.clone());
