@@ -2,11 +2,13 @@
 //!
 //! `steps 200` does each of them in 200 rounds of 20,000; without an argument it is a test that they run. What follows are
 //! Binance captures to be played as fast as they go: `steps 200 btcusdt.ndjson.gz`; without one it makes its own.
+//! `steps write PATH BYTES` makes one as long as that, and `steps seek PATH 100` begins to play it at a hundred times.
 
 #![allow(clippy::disallowed_methods, reason = "a bench is its own clock")]
 
-use std::fmt::Write;
+use std::fs::File;
 use std::hint::black_box;
+use std::io::{BufWriter, Write};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -20,7 +22,7 @@ use tickgate::flow::conflation::hub::Hub;
 use tickgate::flow::conflation::images::Images;
 use tickgate::gateway::ingest::Ingest;
 use tickgate_feeds::binance::{Binance, Market};
-use tickgate_feeds::capture::{Capture, NewFeed, Speed};
+use tickgate_feeds::capture::{Capture, NewFeed, Part, Speed};
 use tickgate_feeds::feed::{DecodeError, Feed, Next, Skipped, Source, Want};
 use tickgate_feeds::market::{Channel, FeedId, Symbol, Time, Update, quote};
 use tickgate_feeds::symbols::Symbols;
@@ -31,8 +33,14 @@ const ROUND: usize = 20_000;
 fn main() {
     // cargo passes flags of its own.
     let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with('-'));
-    let rounds = arguments.next().map_or(2, |rounds| rounds.parse().expect("a number of rounds"));
+    let first = arguments.next();
     let mut captures: Vec<String> = arguments.collect();
+    if let Some("write" | "seek") = first.as_deref() {
+        let [path, count] = &captures[..] else { panic!("expected a path and a number") };
+        let count = count.parse().expect("a number");
+        return if first.as_deref() == Some("write") { write(path, count) } else { seek(path, count) };
+    }
+    let rounds = first.map_or(2, |rounds| rounds.parse().expect("a number of rounds"));
     let updates = updates();
     say("image step", rounds, images(&updates, rounds));
     say("hub, all of it", rounds, hub(&updates, rounds));
@@ -52,6 +60,7 @@ fn main() {
         each("decoder and hub, messages from memory that were in ", &|| ingest(&messages));
         each("decoder and hub, a capture as fast as it goes: ", &|| replay(path));
     }
+    own.iter().for_each(|own| seek(own, rounds as u64));
     own.map(std::fs::remove_file).transpose().expect("our own file");
 }
 
@@ -156,23 +165,55 @@ fn record(rounds: usize) -> Duration {
     took
 }
 
-/// A capture of our own making: best prices, each a tenth of a millisecond after the one before.
-fn own_capture() -> String {
-    let mut text = String::new();
-    for at in 0..ROUND {
-        writeln!(
-            text,
-            r#"{} {{"stream":"sim@bookTicker","data":{{"u":{},"s":"SIM","b":"{}.01000000","B":"1.25869000","a":"{}.02000000","A":"2.44816000"}}}}"#,
-            1_700_000_000_000_000_000 + at as u64 * 100_000,
-            at + 1,
-            60_000 + at % 100,
-            60_000 + at % 100,
-        )
-        .expect("a string");
+/// The lines of a capture of our own making: best prices, each a tenth of a millisecond after the one before, and all lines
+/// of one length.
+fn line(at: u64) -> String {
+    format!(
+        r#"{} {{"stream":"sim@bookTicker","data":{{"u":{},"s":"SIM","b":"{}.01000000","B":"1.25869000","a":"{}.02000000","A":"2.44816000"}}}}{}"#,
+        time(at).0,
+        1_000_000_000 + at,
+        60_000 + at % 100,
+        60_000 + at % 100,
+        '\n',
+    )
+}
+
+fn time(at: u64) -> Time {
+    Time(1_700_000_000_000_000_000 + at as i64 * 100_000)
+}
+
+fn write(path: &str, bytes: u64) {
+    let mut file = BufWriter::new(File::create(path).expect("a file"));
+    for at in 0..bytes.div_ceil(line(0).len() as u64) {
+        file.write_all(line(at).as_bytes()).expect("room for a file");
     }
+    file.flush().expect("room for a file");
+}
+
+fn own_capture() -> String {
     let path = std::env::temp_dir().join(format!("tickgate-steps-{}.ndjson", std::process::id()));
-    std::fs::write(&path, text).expect("room for a file");
-    path.to_string_lossy().into_owned()
+    let path = path.to_string_lossy().into_owned();
+    write(&path, (ROUND * line(0).len()) as u64);
+    path
+}
+
+/// How long it takes to open a capture of our own at some time in it and to play its first line.
+fn seek(path: &str, count: u64) {
+    let lines = std::fs::metadata(path).expect("a file").len() / line(0).len() as u64;
+    for _ in 0..count {
+        let start = time(fastrand::u64(..lines - 1)); // after the last there is no next
+        let symbols = Arc::new(Symbols::new(1));
+        let new_feed: NewFeed =
+            Box::new(move || Box::new(Binance::new(Market::Spot, Arc::clone(&symbols), FeedId(0), "")));
+        let begin = Instant::now();
+        let part = Part { start, ..Part::WHOLE };
+        let pace = Speed::Recorded { multiple: 1.0 };
+        let mut capture = Capture::open(path, new_feed, pace, false, part).expect("a capture");
+        let mut out = Vec::new();
+        assert_eq!(capture.next(Time(0), &mut out), Next::At(Time(100_000)));
+        println!("{{\"seek_ms\":{:.3}}}", begin.elapsed().as_secs_f64() * 1e3);
+        assert_eq!(out.first().map(|update| update.time), Some(start));
+    }
 }
 
 type Messages = Vec<(Vec<u8>, Time)>;
@@ -209,7 +250,7 @@ fn messages(path: &str) -> Messages {
 
 /// Plays a capture as fast as it goes, and hands on what each call has brought.
 fn play(path: &str, new_feed: NewFeed, mut take: impl FnMut(&[Update])) {
-    let mut capture = Capture::open(path, new_feed, Speed::Max, false).expect("a capture");
+    let mut capture = Capture::open(path, new_feed, Speed::Max, false, Part::WHOLE).expect("a capture");
     let mut out = Vec::new();
     while capture.next(Time(0), &mut out) != Next::Ended {
         take(&out);

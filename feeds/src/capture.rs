@@ -1,9 +1,12 @@
-//! A capture: a venue's messages as they were recorded, played back at their own pace or as fast as they are taken.
+//! A capture: a venue's messages as they were recorded, played back at their own pace or as fast as they are taken, all of
+//! them or those of a part.
 //!
 //! Bounds kept here: a call of `next` reads at most [`LINES_PER_CALL`] lines and stops once it has appended
 //! [`UPDATES_PER_CALL`] updates (the last message goes out whole, so a picture of a book may exceed it by its levels);
 //! the file is never held in memory.
 
+mod part;
+mod seek;
 mod lines;
 #[cfg(test)]
 mod tests;
@@ -15,6 +18,8 @@ use rust_decimal::Decimal;
 
 pub use self::lines::LINE_BYTES_MAX;
 use self::lines::{Line, Lines};
+pub use self::part::Part;
+use self::part::show;
 use crate::binance::{Binance, Market};
 use crate::feed::{Feed, Next, Skipped, Source};
 use crate::market::{Body, FeedId, Level, Side, Symbol, Time, Update};
@@ -25,13 +30,13 @@ use crate::symbols::{NAME_CHARS_MAX, Symbols, is_name};
 pub const UPDATES_PER_CALL: usize = 4_096;
 /// After this many lines too: most of them may lead to nothing.
 pub const LINES_PER_CALL: usize = 4_096;
-/// How many lines are read ahead at the start, only to learn which symbols there are.
+/// How many lines are read ahead where it begins, only to learn which symbols there are.
 pub const HEAD_LINES: usize = 1_000;
 
 /// The quickest and the slowest recorded pace that can be asked for.
 const MULTIPLES: std::ops::RangeInclusive<f64> = 0.001..=10_000.0;
 /// Options of `capture:PATH?...`.
-const OPTIONS: [&str; 4] = ["venue", "speed", "loop", "prefix"];
+const OPTIONS: [&str; 6] = ["venue", "speed", "loop", "start", "end", "prefix"];
 
 /// How fast a capture is played.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -65,12 +70,15 @@ pub struct Capture {
     new_feed: NewFeed,
     speed: Speed,
     looped: bool,
+    part: Part,
     lines: Lines,
     feed: Box<dyn Feed>,
     /// Time of the line that has been read and waits for its turn.
-    ready: Option<i64>,
+    ready: Option<Time>,
     /// When the first line of this pass was played, and what its time was.
-    begun: Option<(Time, i64)>,
+    begun: Option<(Time, Time)>,
+    /// Time of the newest line that was read and is not of the part.
+    beside: Option<Time>,
     /// Time of the newest line that has been played.
     played: Time,
     /// Messages of this pass that could be decoded: a pass without any is the last.
@@ -90,10 +98,11 @@ pub struct Plan {
     new_feed: NewFeed,
     speed: Speed,
     looped: bool,
+    part: Part,
 }
 
 impl Plan {
-    /// What `capture:PATH?venue=...&speed=...&loop=...&prefix=...` says; the file is not looked at yet.
+    /// What `capture:PATH?venue=...&speed=...&loop=...&start=...&end=...&prefix=...` says; the file is not looked at yet.
     pub fn from_spec(spec: &Spec, symbols: &Arc<Symbols>, id: FeedId) -> Result<Self, String> {
         spec.only(&OPTIONS)?;
         let path = spec.path_of("the file to play")?.to_owned();
@@ -102,6 +111,7 @@ impl Plan {
         let expected = format!("max, or a multiple from {} to {} (10x)", MULTIPLES.start(), MULTIPLES.end());
         let speed = spec.read("speed", Speed::Recorded { multiple: 1.0 }, &expected, Speed::parse)?;
         let looped = spec.flag("loop", false)?;
+        let part = Part::from_spec(spec)?;
         let expected = format!("characters of a symbol name, fewer than {NAME_CHARS_MAX}");
         let prefix = spec.read("prefix", String::new(), &expected, |text| {
             (text.is_empty() || is_name(text) && text.len() < NAME_CHARS_MAX).then(|| text.to_owned())
@@ -109,28 +119,37 @@ impl Plan {
         let symbols = Arc::clone(symbols);
         let new_feed =
             move || -> Box<dyn Feed> { Box::new(Binance::new(market, Arc::clone(&symbols), id, &prefix)) };
-        Ok(Self { path, new_feed: Box::new(new_feed), speed, looped })
+        Ok(Self { path, new_feed: Box::new(new_feed), speed, looped, part })
     }
 
     /// Opens the file; see [`Capture::open`].
     pub fn open(self) -> Result<Capture, String> {
-        Capture::open(&self.path, self.new_feed, self.speed, self.looped)
+        Capture::open(&self.path, self.new_feed, self.speed, self.looped, self.part)
     }
 }
 
 impl Capture {
-    /// Opens the file and reads its head through a decoder of its own, so that the symbols in it are listed before the
-    /// first update. Fails if the file cannot be read, is empty, or holds no line at its head that can be decoded.
-    pub fn open(path: &str, new_feed: NewFeed, speed: Speed, looped: bool) -> Result<Self, String> {
+    /// Opens the file and reads the head of the part through a decoder of its own, so that the symbols in it are listed
+    /// before the first update. Fails if the file cannot be read, has nothing in the part, or no line at the part's head
+    /// that can be decoded.
+    pub fn open(
+        path: &str,
+        new_feed: NewFeed,
+        speed: Speed,
+        looped: bool,
+        part: Part,
+    ) -> Result<Self, String> {
         let mut capture = Self {
             path: path.to_owned(),
-            lines: Lines::open(path)?,
+            lines: Lines::open(path, part.start)?,
             feed: new_feed(),
             new_feed,
             speed,
             looped,
+            part,
             ready: None,
             begun: None,
+            beside: None,
             played: Time::default(),
             decoded: 0,
             books: Vec::new(),
@@ -155,53 +174,72 @@ impl Capture {
     fn read_head(&mut self) -> Result<(), String> {
         let mut out = Vec::new();
         let mut first = None;
-        for _ in 0..HEAD_LINES {
-            if !self.fetch() {
-                break;
-            }
+        let mut lines = 0;
+        while lines < HEAD_LINES && self.fetch() {
+            lines += usize::from(!self.lines.is_early());
             out.clear();
             self.play(&mut out);
             first = first.or_else(|| self.last_error.clone());
         }
-        match self.last_error.take() {
+        match (self.last_error.take(), self.beside) {
             _ if self.decoded > 0 => Ok(()),
-            None => Err(format!("capture {} is empty; expected lines `<nanoseconds> <json>`", self.path)),
-            Some(last) => Err(format!("no line can be read of {}", first.unwrap_or(last))),
+            (Some(last), _) => Err(format!("no line can be read of {}", first.unwrap_or(last))),
+            (None, Some(beside)) => Err(self.nothing(beside)),
+            (None, None) => {
+                Err(format!("capture {} is empty; expected lines `<nanoseconds> <json>`", self.path))
+            }
         }
     }
 
-    /// Begins from the start, with a decoder that remembers nothing.
+    fn nothing(&self, beside: Time) -> String {
+        let (Part { start, end }, path) = (self.part, &self.path);
+        let up_to = if end < Part::WHOLE.end { format!(" and before {}", show(end)) } else { String::new() };
+        format!(
+            "capture {path} has no line from {} on{up_to}; the one next to that is of {}",
+            show(start),
+            show(beside)
+        )
+    }
+
+    /// Begins from the part's start, with a decoder that remembers nothing.
     fn rewind(&mut self) -> Result<(), String> {
         self.skipped = total(self.skipped, self.feed.skipped());
         self.feed = (self.new_feed)();
-        self.lines = Lines::open(&self.path)?;
+        self.lines = Lines::open(&self.path, self.part.start)?;
         (self.ready, self.begun, self.decoded) = (None, None, 0);
         Ok(())
     }
 
-    /// Reads a line, unless one is ready already. False at the end of the file; a line that cannot be used is counted
-    /// and leaves nothing ready.
+    /// Reads a line, unless one is ready already. False at the end of the part; a line that cannot be used is counted and
+    /// leaves nothing ready, and one before the part too.
     fn fetch(&mut self) -> bool {
         if self.ready.is_some() {
             return true;
         }
-        let read = self.lines.read();
-        let goes_on = matches!(read, Line::Message(_) | Line::Bad(_));
-        match read {
+        match self.lines.read() {
+            Line::Message(time) if time >= self.part.end => self.beside = Some(time),
             Line::Message(time) => self.ready = Some(time),
-            Line::Bad(text) | Line::Broken(text) => self.wrong(&text),
+            Line::Early(time) => {
+                self.beside = time.or(self.beside);
+                return true;
+            }
+            Line::Bad(text) => {
+                self.wrong(&text);
+                return true;
+            }
+            Line::Broken(text) => self.wrong(&text),
             Line::End => {}
         }
-        goes_on
+        self.ready.is_some()
     }
 
     /// Decodes the line that is ready.
     fn play(&mut self, out: &mut Vec<Update>) {
         let Some(time) = self.ready.take() else { return };
-        self.played = Time(time);
-        match self.feed.decode(self.lines.message(), Time(time), out) {
+        self.played = time;
+        match self.feed.decode(self.lines.message(), time, out) {
             Ok(()) => self.decoded += 1,
-            Err(error) => self.wrong(&format!("line {}: {error}", self.lines.number)),
+            Err(error) => self.wrong(&format!("{}: {error}", self.lines.place())),
         }
         // A capture cannot fetch anything: what it lacks comes later in the file or not at all.
         while self.feed.wants().is_some() {}
@@ -213,14 +251,14 @@ impl Capture {
     }
 
     /// When the line of that time is due.
-    fn due(&mut self, line: i64, now: Time) -> Time {
+    fn due(&mut self, line: Time, now: Time) -> Time {
         let Speed::Recorded { multiple } = self.speed else { return now };
         let (begun, first) = *self.begun.get_or_insert((now, line));
-        let since = line.saturating_sub(first) as f64 / multiple;
+        let since = line.0.saturating_sub(first.0) as f64 / multiple;
         Time(begun.0.saturating_add(since as i64))
     }
 
-    /// At the end of the file: once more from the start, or never again.
+    /// At the end of the part: once more from its start, or never again.
     fn again(&mut self, out: &mut Vec<Update>) -> bool {
         if !self.looped || self.decoded == 0 {
             return false;

@@ -1,5 +1,7 @@
 //! The lines of a capture file, plain or packed: `<nanoseconds> <message>`.
 //!
+//! A part of a plain file is sought; a packed one is read through up to there.
+//!
 //! Bounds kept here: a line is at most [`LINE_BYTES_MAX`] long, a longer one is passed over; zstd windows beyond 100 MB
 //! are refused by its decoder.
 
@@ -9,6 +11,10 @@ use std::io::{self, BufRead, BufReader, Read};
 use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
+
+use super::part::Part;
+use super::seek::{seek, time_of};
+use crate::market::Time;
 
 /// The longest line that is read; a book of 5,000 levels a side takes a tenth of it.
 pub const LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -23,23 +29,29 @@ pub(super) struct Lines {
     text: Box<dyn BufRead + Send>,
     line: Vec<u8>,
     /// Number of the newest line, from 1.
-    pub(super) number: u64,
+    number: u64,
+    /// The offset in bytes of line 1.
+    begin: u64,
+    /// Lines before this time are passed over; `None` once one of it or later was read.
+    start: Option<Time>,
 }
 
 /// What reading a line led to.
 pub(super) enum Line {
-    /// Its time in nanoseconds; the message is in [`Lines::message`].
-    Message(i64),
+    /// Its time; the message is in [`Lines::message`].
+    Message(Time),
     /// It cannot be used; why.
     Bad(String),
+    /// It stands before the part that was asked for; its time, if it has one.
+    Early(Option<Time>),
     /// The file cannot be read further; why.
     Broken(String),
     End,
 }
 
 impl Lines {
-    /// Opens a capture; how it is packed is told by how it begins, not by its name.
-    pub(super) fn open(path: &str) -> Result<Self, String> {
+    /// Opens a capture to read the lines from `start` on; how it is packed is told by how it begins, not by its name.
+    pub(super) fn open(path: &str, start: Time) -> Result<Self, String> {
         let failed = |error: io::Error| format!("capture {path}: {error}");
         let file = File::open(path).map_err(failed)?;
         if file.metadata().map_err(failed)?.is_dir() {
@@ -49,14 +61,19 @@ impl Lines {
         }
         let mut file = BufReader::with_capacity(64 * 1024, file);
         let head = file.fill_buf().map_err(failed)?;
+        let start = (start > Part::WHOLE.start).then_some(start);
+        let mut begin = 0;
         let text: Box<dyn BufRead + Send> = if head.starts_with(&GZIP) {
             Box::new(BufReader::with_capacity(64 * 1024, MultiGzDecoder::new(file)))
         } else if head.starts_with(&ZSTD) || head.get(1..4) == Some(&ZSTD_SKIPPED) {
             Box::new(BufReader::with_capacity(64 * 1024, Zstd::new(file)))
         } else {
+            if let Some(start) = start {
+                begin = seek(&mut file, start).map_err(failed)?;
+            }
             Box::new(file)
         };
-        Ok(Self { text, line: Vec::new(), number: 0 })
+        Ok(Self { text, line: Vec::new(), number: 0, begin, start })
     }
 
     /// Reads the next line that is not blank.
@@ -68,17 +85,43 @@ impl Lines {
             match (&mut self.text).take(limit).read_until(b'\n', &mut self.line) {
                 Ok(0) => return Line::End,
                 Ok(_) => {}
-                Err(error) => return Line::Broken(format!("line {}: {error}", self.number)),
+                Err(error) => return Line::Broken(format!("{}: {error}", self.place())),
             }
             if self.line.len() > LINE_BYTES_MAX && self.line.last() != Some(&b'\n') {
-                let skipped = self.text.skip_until(b'\n');
-                let text = format!("line {}: longer than {LINE_BYTES_MAX} bytes", self.number);
-                return if skipped.is_ok() { Line::Bad(text) } else { Line::Broken(text) };
+                let text = format!("{}: longer than {LINE_BYTES_MAX} bytes", self.place());
+                return match self.text.skip_until(b'\n') {
+                    Err(_) => Line::Broken(text),
+                    Ok(_) if self.start.is_some() => Line::Early(None),
+                    Ok(_) => Line::Bad(text),
+                };
             }
             self.line.truncate(self.line.trim_ascii_end().len());
             if !self.line.is_empty() {
-                return self.time().map_or_else(Line::Bad, Line::Message);
+                return self.kind();
             }
+        }
+    }
+
+    /// What the newest line is.
+    fn kind(&mut self) -> Line {
+        let time = time_of(&self.line);
+        if self.start.is_some_and(|start| time.is_none_or(|time| time < start)) {
+            return Line::Early(time);
+        }
+        self.start = None;
+        time.map_or_else(|| Line::Bad(self.no_time()), Line::Message)
+    }
+
+    /// Whether no line of the part was read yet.
+    pub(super) fn is_early(&self) -> bool {
+        self.start.is_some()
+    }
+
+    /// The newest line as errors name it.
+    pub(super) fn place(&self) -> String {
+        match self.begin {
+            0 => format!("line {}", self.number),
+            begin => format!("line {} after {begin} bytes", self.number),
         }
     }
 
@@ -89,19 +132,9 @@ impl Lines {
         &mut self.line[begin..]
     }
 
-    fn time(&self) -> Result<i64, String> {
-        let digits = self.line.split(|byte| *byte == b' ').next().unwrap_or_default();
-        let time =
-            std::str::from_utf8(digits).ok().filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
-        time.filter(|_| digits.len() < self.line.len()).and_then(|digits| digits.parse().ok()).ok_or_else(
-            || {
-                let head = String::from_utf8_lossy(&self.line[..self.line.len().min(40)]);
-                format!(
-                    "line {}: {head:?} does not begin with nanoseconds since 1970 and a space",
-                    self.number
-                )
-            },
-        )
+    fn no_time(&self) -> String {
+        let head = String::from_utf8_lossy(&self.line[..self.line.len().min(40)]);
+        format!("{}: {head:?} does not begin with nanoseconds since 1970 and a space", self.place())
     }
 }
 

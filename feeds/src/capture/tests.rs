@@ -63,11 +63,6 @@ fn all(capture: &mut Capture) -> (Vec<Update>, u32) {
 fn packing_is_told_by_content_and_may_come_in_parts() {
     let text = trades(3_000);
     let (one, two) = text.as_bytes().split_at(70_001);
-    let gzip = |part: &[u8]| {
-        let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
-        packer.write_all(part).expect("memory");
-        packer.finish().expect("memory")
-    };
     let zstd = |part: &[u8]| compress_to_vec(part, CompressionLevel::Fastest);
     let skipped = [&[0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3][..], &zstd(one), &zstd(two)].concat();
     for (name, content) in [
@@ -105,6 +100,113 @@ fn the_recorded_pace_is_kept_and_scaled() {
     }
 }
 
+fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
+    packer.write_all(content).expect("memory");
+    packer.finish().expect("memory")
+}
+
+/// Trades whose times ascend, now and then by nothing, among lines that cannot be used; and the times.
+fn recording(random: &mut fastrand::Rng) -> (String, Vec<i64>) {
+    let (mut text, mut times, mut time) = (String::new(), Vec::new(), 1_000_000_000_000);
+    for _ in 0..random.u64(1..4_000) {
+        time += random.i64(0..4) * random.i64(0..1_000_000);
+        text += &match random.u32(..40) {
+            0 => "no time\n".to_owned(),
+            1 => "\r\n".to_owned(),
+            2 => format!("{time} {}\n", "x".repeat(random.usize(..100_000))),
+            3 => format!("{}\n", "9".repeat(random.usize(..60))),
+            _ => {
+                times.push(time);
+                trade(time, times.len() as u64)
+            }
+        };
+    }
+    text.truncate(text.len() - usize::from(random.bool())); // not every file ends with a line's end
+    (text, times)
+}
+
+#[test]
+fn a_part_is_what_a_reader_of_the_whole_finds_there() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut parts = 0;
+    for _ in 0..20 {
+        let (text, times) = recording(&mut random);
+        let plain = File::new("part", text.as_bytes());
+        let packed = File::new("part.gz", &gzip(text.as_bytes()));
+        let Ok((mut whole, _)) = open(&plain, "speed=max") else { continue };
+        let updates = all(&mut whole).0;
+        for _ in 0..10 {
+            let mut at = || times[random.usize(..times.len())] + random.i64(-1..2);
+            let (start, end) = (at(), at());
+            let inside: Vec<usize> =
+                (0..times.len()).filter(|at| start <= times[*at] && times[*at] < end).collect();
+            let expected: Vec<&Update> = inside.iter().flat_map(|at| &updates[at * 2..at * 2 + 2]).collect();
+            for file in [&plain, &packed] {
+                match open(file, &format!("speed=max&start={start}&end={end}")) {
+                    Ok((mut capture, _)) => {
+                        let out = all(&mut capture).0;
+                        assert_eq!(out.iter().collect::<Vec<_>>(), expected, "{start} to {end}");
+                        parts += 1;
+                    }
+                    Err(error) => assert!(inside.is_empty(), "{start} to {end}: {error}"),
+                }
+            }
+        }
+    }
+    assert!(parts > 50, "{parts}");
+}
+
+#[test]
+fn a_part_is_looped_and_errors_in_it_say_where() {
+    let file = File::new("looped", (trades(3_000) + "bad\n" + &trade(9_000_000, 3_000)).as_bytes());
+    let (mut capture, _) = open(&file, "speed=max&loop=true&start=3999000").expect("a capture");
+    let mut out = Vec::new();
+    while out.len() < 8 {
+        assert_eq!(capture.next(Time(5), &mut out), Next::Now);
+    }
+    let ms: Vec<_> = out.iter().step_by(2).map(|update| update.time.0 / 1_000_000).collect();
+    assert_eq!(ms, [2_999, 3_000, 2_999, 3_000]);
+    let error = capture.last_error().expect("an error").to_owned();
+    let (line, bytes) =
+        error.split_once(": line ").and_then(|(_, rest)| rest.split_once(" after ")).expect("a place");
+    let bytes: usize = bytes.split(' ').next().and_then(|bytes| bytes.parse().ok()).expect("a number");
+    let text = std::fs::read_to_string(&file.0).expect("the file");
+    assert_eq!(
+        text[bytes..].lines().nth(line.parse::<usize>().expect("a number") - 1),
+        Some("bad"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_part_that_has_nothing_says_what_is_next_to_it() {
+    for name in ["nothing", "nothing.gz"] {
+        let text = trades(2_000);
+        let file =
+            File::new(name, &if name == "nothing" { text.into_bytes() } else { gzip(text.as_bytes()) });
+        let failed = |options: &str| open(&file, options).map(drop).expect_err(options);
+        let after = failed("start=1970-01-01T00:00:01Z");
+        assert!(
+            after.ends_with(
+                "no line from 1970-01-01T00:00:01Z on; the one next to that is of 1970-01-01T00:00:00.002999Z"
+            ),
+            "{after}"
+        );
+        let before = failed("end=1000000");
+        assert!(
+            before.ends_with(
+                "and before 1970-01-01T00:00:00.001Z; the one next to that is of 1970-01-01T00:00:00.001Z"
+            ),
+            "{before}"
+        );
+        let between = failed("start=1000001&end=1000002");
+        assert!(between.ends_with("the one next to that is of 1970-01-01T00:00:00.001001Z"), "{between}");
+    }
+}
+
 #[test]
 fn bad_lines_are_counted_and_passed_over() {
     let long = format!("5 {}\n", "x".repeat(LINE_BYTES_MAX));
@@ -118,9 +220,7 @@ fn bad_lines_are_counted_and_passed_over() {
 
 #[test]
 fn a_cut_file_is_played_as_far_as_it_goes() {
-    let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
-    packer.write_all(trades(20_000).as_bytes()).expect("memory");
-    let mut packed = packer.finish().expect("memory");
+    let mut packed = gzip(trades(20_000).as_bytes());
     packed.truncate(packed.len() / 2);
     let file = File::new("cut", &packed);
     let (mut capture, _) = open(&file, "speed=max").expect("a capture");
