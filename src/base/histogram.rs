@@ -23,6 +23,7 @@ impl Default for Latency {
 
 impl Latency {
     /// Counts `times` samples of the same latency.
+    #[inline]
     pub fn record(&mut self, ns: u64, times: u64) {
         self.histogram.saturating_record_n(ns.max(1), times);
         self.sum_ns += u128::from(ns) * u128::from(times);
