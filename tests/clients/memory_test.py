@@ -17,6 +17,10 @@ SESSION_BYTES = 768
 # Before its first byte a connection has no buffers: 16 KB each they would be.
 SILENT, SILENT_BYTES = 800, 4096
 CALM = "synthetic:load?symbols=1&rate=1"
+# A topic on a list of the client's own: six bytes of its name, eight in the selection, four to eight in the index of
+# interest; the rest is what the commands and first pictures of all of them took for a while.
+TOPIC_BYTES, FEW, MANY = 48, 30, 130
+WIDE = "synthetic:load?symbols=1000&rate=1"
 
 
 async def cost(chosen, gateway: Gateway, *subscribe: str) -> dict:
@@ -40,6 +44,14 @@ async def main(report: Report) -> None:
             report.equal(f"{what}: all are connected", found["connected"], chosen.clients)
             report.check(f"{what}: {each:.0f} bytes a client, at most {SESSION_BYTES}", each <= SESSION_BYTES, each)
 
+    lists = []
+    for count in (FEW, MANY):
+        async with await Gateway.start(chosen.binary, WIDE) as gateway:
+            found = await cost(chosen, gateway, "--symbols", "load:1000", "--pick", str(count))
+            report.equal(f"{count} topics of one's own: all are connected", found["connected"], chosen.clients)
+            lists.append(found["server"]["rss_bytes_per_connection"])
+    each = (lists[1] - lists[0]) / (MANY - FEW)
+    report.check(f"lists of one's own: {each:.0f} bytes a topic, at most {TOPIC_BYTES}", each <= TOPIC_BYTES, lists)
 
     async with await Gateway.start(chosen.binary, CALM) as gateway:
         await http(gateway.port, "/")

@@ -15,7 +15,7 @@ use tickgate_feeds::market::{Channel, Symbol};
 use tickgate_feeds::symbols::Symbols;
 
 use super::sieve::Sieve;
-use super::topic::{Topic, TopicName};
+use super::topic::Topic;
 use super::wish::{Mode, Rate, Wish};
 use crate::base::limits::{PHASE_WRITES, PHASES_MAX, REJECTED_TOLD_MAX};
 use crate::flow::conflation::Rev;
@@ -149,10 +149,10 @@ pub struct Member {
 pub struct Selection {
     topics: Vec<Topic>,
     /// Where the books begin.
-    images_end: usize,
-    trades_at: usize,
-    statuses_at: usize,
-    bars_at: usize,
+    images_end: u32,
+    trades_at: u32,
+    statuses_at: u32,
+    bars_at: u32,
 }
 
 impl Selection {
@@ -161,7 +161,7 @@ impl Selection {
         topics.sort_unstable();
         topics.dedup();
         topics.shrink_to_fit();
-        let before = |channel| topics.partition_point(|topic| topic.channel < channel);
+        let before = |channel| topics.partition_point(|topic| topic.channel < channel) as u32;
         let (images_end, trades_at) = (before(Channel::Book), before(Channel::Trade));
         let (statuses_at, bars_at) = (before(Channel::Status), before(Channel::Bar1s));
         Self { topics, images_end, trades_at, statuses_at, bars_at }
@@ -174,17 +174,17 @@ impl Selection {
 
     /// How many of the first are images.
     pub fn images_end(&self) -> usize {
-        self.images_end
+        self.images_end as usize
     }
 
     /// Whether all of them are images.
     pub fn is_images(&self) -> bool {
-        self.images_end == self.topics.len()
+        self.images_end() == self.topics.len()
     }
 
     /// How many of the first are no bars.
     pub fn bars_at(&self) -> usize {
-        self.bars_at
+        self.bars_at as usize
     }
 }
 
@@ -198,7 +198,7 @@ pub struct Stream {
     /// The topics it means today.
     pub selection: Selection,
     /// What it has told of its images, if it has a filter.
-    pub sieve: Option<Sieve>,
+    pub sieve: Option<Box<Sieve>>,
     /// Topics that came after the stream began, and when.
     pub joined: Vec<(Topic, Rev)>,
     /// Topics that came but had no room: to be told once.
@@ -235,12 +235,13 @@ impl Stream {
     /// so.
     pub fn events(&self) -> &[Topic] {
         let trades = self.wish.is_event(Channel::Trade);
-        &self.selection.topics[if trades { self.selection.trades_at } else { self.selection.statuses_at }..]
+        let at = if trades { self.selection.trades_at } else { self.selection.statuses_at };
+        &self.selection.topics[at as usize..]
     }
 
     /// The images whose changes are in the log, for this stream and maybe others.
     pub fn kept_images(&self) -> &[Topic] {
-        &self.selection.topics[..if self.wish.keeps_images() { self.selection.images_end } else { 0 }]
+        &self.selection.topics[..if self.wish.keeps_images() { self.selection.images_end() } else { 0 }]
     }
 
     /// The images of which each change is given.
@@ -264,7 +265,7 @@ impl Stream {
             ^ u64::from(self.number)
             ^ flags
             ^ self.joined.len() as u64
-            ^ self.selection.bars_at as u64
+            ^ u64::from(self.selection.bars_at)
             ^ u64::from(self.sieve.is_none())
     }
 
@@ -304,7 +305,7 @@ impl Stream {
 
     /// The topics that its groups and wildcards mean today and did not mean before.
     fn news(&self, symbols: &Symbols, listed: usize) -> Vec<Topic> {
-        if !self.wish.topics.iter().any(TopicName::is_open) {
+        if !self.wish.topics.are_open() {
             return Vec::new();
         }
         let means = self.wish.topics.iter().filter_map(|name| name.resolve(symbols, listed).ok()).flatten();
@@ -547,7 +548,7 @@ impl Streams {
         for (key, stream) in &mut self.streams {
             (stream.rev, stream.events_rev) = (rev, rev);
             stream.joined.clear();
-            stream.sieve = stream.wish.filter.as_ref().map(Sieve::new);
+            stream.sieve = sieve_of(&stream.wish);
             for (at, member) in stream.members.iter_mut().enumerate() {
                 let seq = member.debt.as_ref().map_or(Some(stream.seq), |debt| debt.seq);
                 let picture = Debt { held: 0, seq, fresh: true, ..Debt::holding(rev, 0) };
@@ -610,7 +611,7 @@ impl Streams {
             number: self.last_number,
             wish: Arc::clone(&wish),
             selection,
-            sieve: wish.filter.as_ref().map(Sieve::new),
+            sieve: sieve_of(&wish),
             joined: Vec::new(),
             refused: Vec::new(),
             is_told: false,
@@ -694,6 +695,10 @@ impl Streams {
     }
 }
 
+fn sieve_of(wish: &Wish) -> Option<Box<Sieve>> {
+    wish.filter.as_ref().map(|filter| Box::new(Sieve::new(filter)))
+}
+
 fn register(interest: &mut Vec<Vec<StreamKey>>, symbol: Symbol, key: StreamKey) {
     if interest.len() <= symbol.index() {
         interest.resize(symbol.index() + 1, Vec::new());
@@ -716,10 +721,10 @@ fn want(wants: &mut Wants, changed: &mut Vec<(Want, bool)>, topic: Topic, wish: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::dispatch::topic::TopicName;
+    use crate::flow::dispatch::topic::{TopicName, TopicNames};
 
     fn wish(topic: &str, rate: Option<f64>) -> Wish {
-        let topics = vec![TopicName::parse(topic).expect("a topic")];
+        let topics = TopicNames::new(vec![TopicName::parse(topic).expect("a topic")]);
         Wish { topics, rate: rate.map(Rate::at_most), ..Wish::default() }
     }
 

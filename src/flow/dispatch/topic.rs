@@ -119,6 +119,41 @@ impl fmt::Display for TopicName {
     }
 }
 
+/// The topic names of a subscription: sorted, without repeats. One text, with commas between: most clients have a list of
+/// their own, and it is hardly ever read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TopicNames(Box<str>);
+
+impl TopicNames {
+    /// These, in any order.
+    pub fn new(mut names: Vec<TopicName>) -> Self {
+        names.sort_unstable();
+        names.dedup();
+        let texts: Vec<String> = names.iter().map(TopicName::to_string).collect();
+        Self(texts.join(",").into())
+    }
+
+    /// As a client would write them into a URL.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = TopicName> + '_ {
+        self.0.split(',').filter_map(|name| TopicName::parse(name).ok())
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether what they mean can grow while it is watched; see [`TopicName::is_open`].
+    pub fn are_open(&self) -> bool {
+        self.0.contains(['@', '*']) // no symbol's name has either
+    }
+}
+
 /// One topic: a channel of a symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Topic {
@@ -195,6 +230,19 @@ mod tests {
             Ok(1),
             "others do not take its room"
         );
+    }
+
+    #[test]
+    fn names_of_a_list_are_in_order_and_once() {
+        let list = |texts: &[&str]| {
+            TopicNames::new(texts.iter().map(|text| TopicName::parse(text).expect(text)).collect())
+        };
+        let names = list(&["trade:VCB", "VCB", "@VN30", "FPT", "VCB", "V*"]);
+        assert_eq!(names.text(), "FPT,VCB,@VN30,V*,trade:VCB");
+        assert_eq!(list(&names.text().split(',').collect::<Vec<_>>()), names);
+        assert_eq!(names.iter().map(|name| name.to_string()).collect::<Vec<_>>().join(","), names.text());
+        assert!(names.are_open() && list(&["book:*"]).are_open() && !list(&["FPT", "book:VCB"]).are_open());
+        assert!(list(&[]).is_empty() && list(&[]).iter().next().is_none() && !names.is_empty());
     }
 
     #[test]

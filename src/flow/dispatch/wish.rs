@@ -5,7 +5,7 @@
 use tickgate_feeds::market::{Channel, STATE};
 
 use super::filter::Filter;
-use super::topic::{Topic, TopicName};
+use super::topic::{Topic, TopicNames};
 use crate::base::limits::DEPTH_DEFAULT;
 use crate::flow::conflation::wants::Want;
 
@@ -172,8 +172,8 @@ pub struct Style {
 /// A subscription's effective options.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Wish {
-    /// Sorted, without repeats.
-    pub topics: Vec<TopicName>,
+    /// What was asked for.
+    pub topics: TopicNames,
     /// How changes become rows.
     pub mode: Mode,
     /// `None`: as fast as turns allow.
@@ -199,7 +199,7 @@ pub struct Wish {
 impl Default for Wish {
     fn default() -> Self {
         Self {
-            topics: Vec::new(),
+            topics: TopicNames::default(),
             mode: Mode::Conflate,
             rate: None,
             fields: Fields::ALL,
@@ -283,10 +283,9 @@ impl Wish {
         let Self { topics, mode, rate, fields, delta, depth, style, digest, window, filter, packing: _ } =
             self;
         let Style { strings, columns } = style;
-        let topics: Vec<String> = topics.iter().map(TopicName::to_string).collect();
         let text = format!(
             "{} {} {:?} {:x} {:x} {delta} {depth} {strings} {columns} {digest} {window} {}",
-            topics.join(","),
+            topics.text(),
             mode.name(),
             rate.map(|rate| rate.0),
             fields.quote,

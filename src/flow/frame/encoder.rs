@@ -400,7 +400,7 @@ impl Encoder {
         let before = out.len();
         let arrival_ns = match topic.channel {
             Channel::Quote | Channel::Index => {
-                let sieve = stream.sieve.as_ref();
+                let sieve = stream.sieve.as_deref();
                 match sieve.map_or(Owed::Since(held), |sieve| sieve.owed(symbol, held, debt.held)) {
                     Owed::Nothing => {}
                     Owed::Out => push_out(out, name),

@@ -469,7 +469,7 @@ fn push_value(out: &mut Text, value: Option<Decimal>, kind: Kind, style: Style) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::dispatch::topic::TopicName;
+    use crate::flow::dispatch::topic::{TopicName, TopicNames};
     use crate::flow::dispatch::wish::Fields;
     use tickgate_feeds::market::quote;
 
@@ -509,7 +509,7 @@ mod tests {
         let style = Style { strings: false, columns: true };
         let topics = ["VCB", "status:*"].map(|topic| TopicName::parse(topic).expect("a topic"));
         let fields = Fields { quote: SOME, index: 1 << STATE };
-        let lists = columns(&Wish { topics: topics.into(), fields, ..Wish::default() });
+        let lists = columns(&Wish { topics: TopicNames::new(topics.into()), fields, ..Wish::default() });
         let image = ["symbol", "rev", "q", "time_us", "mask", "state"];
         assert_eq!(
             lists,

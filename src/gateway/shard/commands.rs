@@ -10,7 +10,7 @@ use crate::base::limits::{REJECTED_TOLD_MAX, TOPICS_PER_TURN};
 use crate::base::reason::Reason;
 use crate::flow::dispatch::filter::Filter;
 use crate::flow::dispatch::streams::{Debt, Place, Selection, SessionKey};
-use crate::flow::dispatch::topic::{Refusal, Topic, TopicName, too_deep};
+use crate::flow::dispatch::topic::{Refusal, Topic, TopicName, TopicNames, too_deep};
 use crate::flow::dispatch::wish::{Mode, Rate, Wish};
 use crate::flow::frame::answer::{Answer, Listed, Numbers, Rejected, Subscription};
 use crate::flow::frame::command::{Command, Mistake, Subscribe, Update};
@@ -226,7 +226,7 @@ impl<I: Io> Shard<I> {
     /// What topic names mean today under these options, and which could not be taken.
     fn resolve(&mut self, texts: &[String], wish: &Wish, room: usize) -> Found {
         let mut found = Found::default();
-        let mut topics = Vec::new();
+        let (mut names, mut topics) = (Vec::new(), Vec::new());
         let mut looked_up = texts.len();
         let mut texts: Vec<&String> = texts.iter().collect();
         texts.sort_unstable();
@@ -257,7 +257,7 @@ impl<I: Io> Shard<I> {
             match means {
                 Ok((name, means)) => {
                     topics.extend(means);
-                    found.names.push(name);
+                    names.push(name);
                 }
                 Err(Refusal { code, message }) => {
                     self.stats.refusals[code as usize] += 1;
@@ -266,8 +266,7 @@ impl<I: Io> Shard<I> {
             }
         }
         self.looked_up += looked_up;
-        found.names.sort_unstable();
-        found.names.dedup();
+        found.names = TopicNames::new(names);
         found.selection = Selection::new(topics);
         found
     }
@@ -384,17 +383,17 @@ fn check(wish: &Wish) -> Result<(), Mistake> {
 /// What topic names mean.
 #[derive(Default)]
 struct Found {
-    names: Vec<TopicName>,
+    names: TopicNames,
     selection: Selection,
     rejected: Vec<Rejected>,
 }
 
 /// The topic names of a subscription after an update, and those that it should lose but never had.
-fn topics_after(asked: &Update, had: &[TopicName]) -> (Vec<String>, Vec<Rejected>) {
+fn topics_after(asked: &Update, had: &TopicNames) -> (Vec<String>, Vec<Rejected>) {
     if let Some(topics) = &asked.topics {
         return (topics.clone(), Vec::new());
     }
-    let mut topics: Vec<String> = had.iter().map(TopicName::to_string).collect();
+    let mut topics: Vec<String> = had.iter().map(|name| name.to_string()).collect();
     let mut unknown = Vec::new();
     for name in &asked.remove {
         match topics.iter().position(|topic| topic == name) {
