@@ -114,13 +114,20 @@ def alone(lock: Path | None):
         yield
 
 
+def bench_command(pid: int, clients: int, seconds: float, subscribe: list[str], warmup: float, path: str = "/ws") -> list[str]:
+    """How the load client is started."""
+    return [BIN / "tickgate", "bench", "--cpu", "1", "--pid", str(pid), "--url", f"ws://127.0.0.1:{PORT}{path}", "--clients",
+            str(clients), "--warmup", str(warmup), "--seconds", str(seconds), "--json", *subscribe]
+
+
 def bench(pid: int, clients: int, seconds: float, subscribe: list[str], warmup: float = WARMUP_S) -> dict:
     """The load client's report on the server."""
-    done = subprocess.run(
-        [BIN / "tickgate", "bench", "--cpu", "1", "--pid", str(pid), "--url", f"ws://127.0.0.1:{PORT}/ws", "--clients",
-         str(clients), "--warmup", str(warmup), "--seconds", str(seconds), "--json", *subscribe],
-        capture_output=True, text=True, timeout=120 + seconds,
-    )
+    return report_of(bench_command(pid, clients, seconds, subscribe, warmup), seconds)
+
+
+def report_of(command: list[str], seconds: float) -> dict:
+    """What a load client says in the end."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120 + seconds)
     if done.returncode != 0:
         raise RuntimeError(done.stderr.strip())
     return json.loads(done.stdout)
