@@ -48,7 +48,7 @@ struct Serve {
     /// synthetic:vn30?rate=2000&seed=7                a simulated market
     /// synthetic:load?symbols=1000&rate=20000         a plain load
     /// capture:PATH?venue=binance&speed=max           a recording: speed=1, 10x, max; loop=true;
-    ///                                                start=2024-08-09T09:15:00Z&end=... of it
+    ///                                                only a part: start=2024-08-09T09:15:00Z&end=...
     /// tickgate:ws://HOST:PORT?symbols=*&books=10     another gateway: this one is its edge, and takes over its
     ///                                                revisions; bars=1s,1m; silence_ms=1000
     #[arg(long, value_name = "SPEC", verbatim_doc_comment)]

@@ -22,7 +22,7 @@ use tickgate::flow::conflation::hub::Hub;
 use tickgate::flow::conflation::images::Images;
 use tickgate::gateway::ingest::Ingest;
 use tickgate_feeds::binance::{Binance, Market};
-use tickgate_feeds::capture::{Capture, NewFeed, Part, Speed};
+use tickgate_feeds::capture::{Capture, NewFeed, Part, Plan, Speed};
 use tickgate_feeds::feed::{DecodeError, Feed, Next, Skipped, Source, Want};
 use tickgate_feeds::market::{Channel, FeedId, Symbol, Time, Update, quote};
 use tickgate_feeds::symbols::Symbols;
@@ -60,7 +60,7 @@ fn main() {
         each("decoder and hub, messages from memory that were in ", &|| ingest(&messages));
         each("decoder and hub, a capture as fast as it goes: ", &|| replay(path));
     }
-    own.iter().for_each(|own| seek(own, rounds as u64));
+    own.iter().for_each(|own| seek(own, 1));
     own.map(std::fs::remove_file).transpose().expect("our own file");
 }
 
@@ -207,8 +207,7 @@ fn seek(path: &str, count: u64) {
             Box::new(move || Box::new(Binance::new(Market::Spot, Arc::clone(&symbols), FeedId(0), "")));
         let begin = Instant::now();
         let part = Part { start, ..Part::WHOLE };
-        let pace = Speed::Recorded { multiple: 1.0 };
-        let mut capture = Capture::open(path, new_feed, pace, false, part).expect("a capture");
+        let mut capture = capture(path, new_feed, Speed::Recorded { multiple: 1.0 }, part);
         let mut out = Vec::new();
         assert_eq!(capture.next(Time(0), &mut out), Next::At(Time(100_000)));
         println!("{{\"seek_ms\":{:.3}}}", begin.elapsed().as_secs_f64() * 1e3);
@@ -248,9 +247,14 @@ fn messages(path: &str) -> Messages {
     std::mem::take(&mut *tape.lock().expect("one thread"))
 }
 
+fn capture(path: &str, new_feed: NewFeed, speed: Speed, part: Part) -> Capture {
+    let plan = Plan { path: path.to_owned(), new_feed, speed, looped: false, part };
+    plan.open().expect("a capture")
+}
+
 /// Plays a capture as fast as it goes, and hands on what each call has brought.
 fn play(path: &str, new_feed: NewFeed, mut take: impl FnMut(&[Update])) {
-    let mut capture = Capture::open(path, new_feed, Speed::Max, false, Part::WHOLE).expect("a capture");
+    let mut capture = capture(path, new_feed, Speed::Max, Part::WHOLE);
     let mut out = Vec::new();
     while capture.next(Time(0), &mut out) != Next::Ended {
         take(&out);

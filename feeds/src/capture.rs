@@ -35,6 +35,8 @@ pub const HEAD_LINES: usize = 1_000;
 
 /// The quickest and the slowest recorded pace that can be asked for.
 const MULTIPLES: std::ops::RangeInclusive<f64> = 0.001..=10_000.0;
+/// What a file should have been.
+const EXPECTED: &str = "expected lines `<nanoseconds> <json>`";
 /// Options of `capture:PATH?...`.
 const OPTIONS: [&str; 6] = ["venue", "speed", "loop", "start", "end", "prefix"];
 
@@ -64,13 +66,23 @@ impl Speed {
 /// Makes the decoder that a pass through the file begins with.
 pub type NewFeed = Box<dyn Fn() -> Box<dyn Feed> + Send>;
 
+/// What is to be played and how.
+pub struct Plan {
+    /// The file.
+    pub path: String,
+    /// The decoder of its messages.
+    pub new_feed: NewFeed,
+    /// How fast.
+    pub speed: Speed,
+    /// Whether the end is followed by the beginning.
+    pub looped: bool,
+    /// Which lines.
+    pub part: Part,
+}
+
 /// A capture being played. Its lines are `<nanoseconds since 1970> <message>`.
 pub struct Capture {
-    path: String,
-    new_feed: NewFeed,
-    speed: Speed,
-    looped: bool,
-    part: Part,
+    plan: Plan,
     lines: Lines,
     feed: Box<dyn Feed>,
     /// Time of the line that has been read and waits for its turn.
@@ -78,7 +90,7 @@ pub struct Capture {
     /// When the first line of this pass was played, and what its time was.
     begun: Option<(Time, Time)>,
     /// Time of the newest line that was read and is not of the part.
-    beside: Option<Time>,
+    outside: Option<Time>,
     /// Time of the newest line that has been played.
     played: Time,
     /// Messages of this pass that could be decoded: a pass without any is the last.
@@ -90,15 +102,6 @@ pub struct Capture {
     errors: u64,
     last_error: Option<String>,
     ended: bool,
-}
-
-/// What is to be played and how.
-pub struct Plan {
-    path: String,
-    new_feed: NewFeed,
-    speed: Speed,
-    looped: bool,
-    part: Part,
 }
 
 impl Plan {
@@ -122,34 +125,17 @@ impl Plan {
         Ok(Self { path, new_feed: Box::new(new_feed), speed, looped, part })
     }
 
-    /// Opens the file; see [`Capture::open`].
-    pub fn open(self) -> Result<Capture, String> {
-        Capture::open(&self.path, self.new_feed, self.speed, self.looped, self.part)
-    }
-}
-
-impl Capture {
     /// Opens the file and reads the head of the part through a decoder of its own, so that the symbols in it are listed
     /// before the first update. Fails if the file cannot be read, has nothing in the part, or no line at the part's head
     /// that can be decoded.
-    pub fn open(
-        path: &str,
-        new_feed: NewFeed,
-        speed: Speed,
-        looped: bool,
-        part: Part,
-    ) -> Result<Self, String> {
-        let mut capture = Self {
-            path: path.to_owned(),
-            lines: Lines::open(path, part.start)?,
-            feed: new_feed(),
-            new_feed,
-            speed,
-            looped,
-            part,
+    pub fn open(self) -> Result<Capture, String> {
+        let mut capture = Capture {
+            lines: Lines::open(&self.path, self.part.start)?,
+            feed: (self.new_feed)(),
+            plan: self,
             ready: None,
             begun: None,
-            beside: None,
+            outside: None,
             played: Time::default(),
             decoded: 0,
             books: Vec::new(),
@@ -165,7 +151,9 @@ impl Capture {
         capture.skipped = Skipped::default();
         Ok(capture)
     }
+}
 
+impl Capture {
     /// What was wrong with the newest line that could not be used.
     pub fn last_error(&self) -> Option<&str> {
         self.last_error.as_deref()
@@ -181,31 +169,29 @@ impl Capture {
             self.play(&mut out);
             first = first.or_else(|| self.last_error.clone());
         }
-        match (self.last_error.take(), self.beside) {
+        let path = &self.plan.path;
+        match (self.last_error.take(), self.outside) {
             _ if self.decoded > 0 => Ok(()),
             (Some(last), _) => Err(format!("no line can be read of {}", first.unwrap_or(last))),
-            (None, Some(beside)) => Err(self.nothing(beside)),
-            (None, None) => {
-                Err(format!("capture {} is empty; expected lines `<nanoseconds> <json>`", self.path))
+            (None, Some(time)) => Err(self.nothing(time)),
+            (None, None) if self.lines.is_early() => {
+                Err(format!("capture {path} has no line with a time; {EXPECTED}"))
             }
+            (None, None) => Err(format!("capture {path} is empty; {EXPECTED}")),
         }
     }
 
-    fn nothing(&self, beside: Time) -> String {
-        let (Part { start, end }, path) = (self.part, &self.path);
-        let up_to = if end < Part::WHOLE.end { format!(" and before {}", show(end)) } else { String::new() };
-        format!(
-            "capture {path} has no line from {} on{up_to}; the one next to that is of {}",
-            show(start),
-            show(beside)
-        )
+    fn nothing(&self, time: Time) -> String {
+        let Plan { path, part, .. } = &self.plan;
+        let which = if part.end.is_some_and(|end| end <= time) { "next" } else { "last" };
+        format!("capture {path} has no line {part}; the {which} line is of {}", show(time))
     }
 
     /// Begins from the part's start, with a decoder that remembers nothing.
     fn rewind(&mut self) -> Result<(), String> {
         self.skipped = total(self.skipped, self.feed.skipped());
-        self.feed = (self.new_feed)();
-        self.lines = Lines::open(&self.path, self.part.start)?;
+        self.feed = (self.plan.new_feed)();
+        self.lines = Lines::open(&self.plan.path, self.plan.part.start)?;
         (self.ready, self.begun, self.decoded) = (None, None, 0);
         Ok(())
     }
@@ -217,10 +203,12 @@ impl Capture {
             return true;
         }
         match self.lines.read() {
-            Line::Message(time) if time >= self.part.end => self.beside = Some(time),
+            Line::Message(time) if self.plan.part.end.is_some_and(|end| time >= end) => {
+                self.outside = Some(time);
+            }
             Line::Message(time) => self.ready = Some(time),
             Line::Early(time) => {
-                self.beside = time.or(self.beside);
+                self.outside = time.or(self.outside);
                 return true;
             }
             Line::Bad(text) => {
@@ -247,12 +235,12 @@ impl Capture {
 
     fn wrong(&mut self, text: &str) {
         self.errors += 1;
-        self.last_error = Some(format!("capture {}: {text}", self.path));
+        self.last_error = Some(format!("capture {}: {text}", self.plan.path));
     }
 
     /// When the line of that time is due.
     fn due(&mut self, line: Time, now: Time) -> Time {
-        let Speed::Recorded { multiple } = self.speed else { return now };
+        let Speed::Recorded { multiple } = self.plan.speed else { return now };
         let (begun, first) = *self.begun.get_or_insert((now, line));
         let since = line.0.saturating_sub(first.0) as f64 / multiple;
         Time(begun.0.saturating_add(since as i64))
@@ -260,7 +248,7 @@ impl Capture {
 
     /// At the end of the part: once more from its start, or never again.
     fn again(&mut self, out: &mut Vec<Update>) -> bool {
-        if !self.looped || self.decoded == 0 {
+        if !self.plan.looped || self.decoded == 0 {
             return false;
         }
         if let Err(text) = self.rewind() {
@@ -303,7 +291,7 @@ impl Source for Capture {
             }
             let before = out.len();
             self.play(out);
-            if self.looped {
+            if self.plan.looped {
                 self.note_books(&out[before..]);
             }
         }
@@ -319,7 +307,7 @@ impl Source for Capture {
     }
 
     fn has_rhythm(&self) -> bool {
-        self.speed != Speed::Max
+        self.plan.speed != Speed::Max
     }
 
     fn simulated(&self) -> bool {

@@ -1,6 +1,6 @@
 //! The lines of a capture file, plain or packed: `<nanoseconds> <message>`.
 //!
-//! A part of a plain file is sought; a packed one is read through up to there.
+//! In a plain file the beginning of a part is found by halving; a packed one is read through up to there.
 //!
 //! Bounds kept here: a line is at most [`LINE_BYTES_MAX`] long, a longer one is passed over; zstd windows beyond 100 MB
 //! are refused by its decoder.
@@ -28,9 +28,9 @@ const ZSTD_SKIPPED: [u8; 3] = [0x2a, 0x4d, 0x18];
 pub(super) struct Lines {
     text: Box<dyn BufRead + Send>,
     line: Vec<u8>,
-    /// Number of the newest line, from 1.
+    /// Number of the newest line, from 1 at `begin`.
     number: u64,
-    /// The offset in bytes of line 1.
+    /// The byte of the file where reading began.
     begin: u64,
     /// Lines before this time are passed over; `None` once one of it or later was read.
     start: Option<Time>,
@@ -89,9 +89,10 @@ impl Lines {
             }
             if self.line.len() > LINE_BYTES_MAX && self.line.last() != Some(&b'\n') {
                 let text = format!("{}: longer than {LINE_BYTES_MAX} bytes", self.place());
+                let time = time_of(&self.line);
                 return match self.text.skip_until(b'\n') {
                     Err(_) => Line::Broken(text),
-                    Ok(_) if self.start.is_some() => Line::Early(None),
+                    Ok(_) if self.comes_early(time) => Line::Early(time),
                     Ok(_) => Line::Bad(text),
                 };
             }
@@ -105,11 +106,16 @@ impl Lines {
     /// What the newest line is.
     fn kind(&mut self) -> Line {
         let time = time_of(&self.line);
-        if self.start.is_some_and(|start| time.is_none_or(|time| time < start)) {
+        if self.comes_early(time) {
             return Line::Early(time);
         }
-        self.start = None;
         time.map_or_else(|| Line::Bad(self.no_time()), Line::Message)
+    }
+
+    /// Whether the newest line stands before the part, which begins with the first that does not.
+    fn comes_early(&mut self, time: Option<Time>) -> bool {
+        self.start = self.start.filter(|start| time.is_none_or(|time| time < *start));
+        self.start.is_some()
     }
 
     /// Whether no line of the part was read yet.
@@ -121,7 +127,7 @@ impl Lines {
     pub(super) fn place(&self) -> String {
         match self.begin {
             0 => format!("line {}", self.number),
-            begin => format!("line {} after {begin} bytes", self.number),
+            begin => format!("line {} counted from byte {begin}", self.number),
         }
     }
 

@@ -1,4 +1,7 @@
-//! The part of a capture that is played: from one time up to another, both of its lines.
+//! The part of a capture that is played: from one time up to another, which is excluded. Times are the recorder's, those that
+//! its lines begin with.
+
+use std::fmt;
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -9,24 +12,24 @@ use crate::spec::Spec;
 /// How a time is written in a spec.
 const EXPECTED: &str = "a time such as 2026-11-20T09:15:00+07:00, or nanoseconds since 1970";
 
-/// Lines from `start` on and before `end`.
+/// A part of a capture whose lines' times ascend; where they do not, that of a plain file may begin too late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// The time of the first line, or the least after it that a line has.
+    /// It begins with the first line of this time or a later one.
     pub start: Time,
-    /// The first line of this time or a later one ends the part.
-    pub end: Time,
+    /// It ends before the first line of this time or a later one; `None`: with the last.
+    pub end: Option<Time>,
 }
 
 impl Part {
     /// All of it.
-    pub const WHOLE: Self = Self { start: Time(0), end: Time(i64::MAX) };
+    pub const WHOLE: Self = Self { start: Time(0), end: None };
 
     /// What the options `start` and `end` say.
     pub(super) fn from_spec(spec: &Spec) -> Result<Self, String> {
         let start = spec.read("start", Self::WHOLE.start, EXPECTED, parse)?;
-        let end = spec.read("end", Self::WHOLE.end, EXPECTED, parse)?;
-        if end <= start {
+        let end = spec.read("end", None, EXPECTED, |text| parse(text).map(Some))?;
+        if let Some(end) = end.filter(|end| *end <= start) {
             return Err(format!(
                 "option end of {}: {} is not after start, {}",
                 spec.kind,
@@ -35,6 +38,17 @@ impl Part {
             ));
         }
         Ok(Self { start, end })
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { start, end } = *self;
+        match end {
+            None => write!(f, "from {} on", show(start)),
+            Some(end) if start == Self::WHOLE.start => write!(f, "before {}", show(end)),
+            Some(end) => write!(f, "from {} on and before {}", show(start), show(end)),
+        }
     }
 }
 
@@ -57,18 +71,18 @@ pub(super) fn show(time: Time) -> String {
 mod tests {
     use super::*;
 
-    fn part(options: &str) -> Result<(i64, i64), String> {
+    fn part(options: &str) -> Result<(i64, Option<i64>), String> {
         let part = Part::from_spec(&Spec::parse(&format!("capture:x?{options}")).expect(options))?;
-        Ok((part.start.0, part.end.0))
+        Ok((part.start.0, part.end.map(|end| end.0)))
     }
 
     #[test]
     fn times_are_read_with_their_zone_or_as_nanoseconds() {
         let nine = 1_723_194_900_000_000_000; // 9:15 in UTC
-        assert_eq!(part(""), Ok((0, i64::MAX)));
-        assert_eq!(part("start=2024-08-09T09:15:00Z"), Ok((nine, i64::MAX)));
-        assert_eq!(part("start=2024-08-09T16:15:00.000000001+07:00"), Ok((nine + 1, i64::MAX)));
-        assert_eq!(part("start=1723194900000000000&end=1723194900000000001"), Ok((nine, nine + 1)));
+        assert_eq!(part(""), Ok((0, None)));
+        assert_eq!(part("start=2024-08-09T09:15:00Z"), Ok((nine, None)));
+        assert_eq!(part("start=2024-08-09T16:15:00.000000001+07:00"), Ok((nine + 1, None)));
+        assert_eq!(part("start=1723194900000000000&end=1723194900000000001"), Ok((nine, Some(nine + 1))));
         for wrong in [
             "yesterday",
             "",

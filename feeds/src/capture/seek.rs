@@ -1,7 +1,7 @@
 //! Where in a plain capture a time begins, found by halving the file: the times of its lines ascend.
 //!
-//! Bound kept here: one look at the middle of what is left, until that is [`NEAR_BYTES`] long; a look reads to the end of
-//! the line that it falls on, and on to the next line's time.
+//! Bound kept here: one look at the middle of what is left, until that is [`NEAR_BYTES`] long; a look reads at most
+//! [`LOOK_BYTES`].
 
 use std::io::{self, BufRead, Read, Seek, SeekFrom};
 
@@ -9,7 +9,10 @@ use crate::market::Time;
 
 /// What lies this near is read through: about one block of the reader.
 const NEAR_BYTES: u64 = 64 * 1024;
-/// Of a line as much as its time takes: 19 digits and a space, and more to see that it goes on.
+/// The rest of the longest line, and then some. A look that finds no time by then is one that finds a late one: that costs
+/// looks, and leads nowhere wrong.
+const LOOK_BYTES: u64 = 8 * 1024 * 1024;
+/// Of a line as much as its time takes, 19 digits and a space, and some more.
 const HEAD_BYTES: u64 = 32;
 
 /// Moves to the beginning of the file, or of a line before `start` that is near the first line of `start` or later, and
@@ -26,24 +29,23 @@ pub(super) fn seek<R: BufRead + Seek>(file: &mut R, start: Time) -> io::Result<u
     file.seek(SeekFrom::Start(low))
 }
 
-/// The first line with a time that begins after `at` and before `end`: where, and its time.
+/// The first line with a time that begins after `at` and before `end`, if it is found: where, and its time.
 fn line_after<R: BufRead + Seek>(file: &mut R, at: u64, end: u64) -> io::Result<Option<(u64, Time)>> {
     file.seek(SeekFrom::Start(at))?;
-    file.skip_until(b'\n')?;
+    let mut look = file.take(LOOK_BYTES.min(end - at));
+    let mut begin = at + look.skip_until(b'\n')? as u64;
     let mut head = Vec::new();
     loop {
-        let begin = file.stream_position()?;
-        if begin >= end {
+        head.clear();
+        let read = (&mut look).take(HEAD_BYTES).read_until(b'\n', &mut head)?;
+        if read == 0 {
             return Ok(None);
         }
-        head.clear();
-        file.take(HEAD_BYTES).read_until(b'\n', &mut head)?;
         if let Some(time) = time_of(&head) {
             return Ok(Some((begin, time)));
         }
-        if head.last() != Some(&b'\n') {
-            file.skip_until(b'\n')?;
-        }
+        let rest = if head.ends_with(b"\n") { 0 } else { look.skip_until(b'\n')? };
+        begin += (read + rest) as u64;
     }
 }
 
@@ -51,5 +53,8 @@ fn line_after<R: BufRead + Seek>(file: &mut R, at: u64, end: u64) -> io::Result<
 pub(super) fn time_of(line: &[u8]) -> Option<Time> {
     let space = line.iter().position(|byte| *byte == b' ')?;
     let digits = std::str::from_utf8(&line[..space]).ok()?;
-    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok().map(Time))?
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse().ok().map(Time)
 }

@@ -98,6 +98,10 @@ fn the_recorded_pace_is_kept_and_scaled() {
         assert_eq!(capture.next(Time(i64::MAX), &mut out), Next::Ended);
         assert_eq!((out.len(), out[7].time), (8, Time::from_ms(4)));
     }
+    let (mut capture, _) = open(&file, "start=1001").expect("a capture");
+    let mut out = Vec::new();
+    assert_eq!(capture.next(Time(70_000), &mut out), Next::At(Time(71_500)), "a part begins at once");
+    assert_eq!(out.len(), 4);
 }
 
 fn gzip(content: &[u8]) -> Vec<u8> {
@@ -161,24 +165,61 @@ fn a_part_is_what_a_reader_of_the_whole_finds_there() {
 
 #[test]
 fn a_part_is_looped_and_errors_in_it_say_where() {
-    let file = File::new("looped", (trades(3_000) + "bad\n" + &trade(9_000_000, 3_000)).as_bytes());
-    let (mut capture, _) = open(&file, "speed=max&loop=true&start=3999000").expect("a capture");
+    let lines = [
+        "early\n",
+        &trade(3_999_000, 2_999),
+        "bad\n",
+        &trade(9_000_000, 3_000),
+        &trade(9_500_000, 3_001),
+        "late\n",
+    ];
+    let file = File::new("looped", (trades(2_999) + &lines.concat()).as_bytes());
+    let (mut capture, symbols) =
+        open(&file, "speed=max&loop=true&start=3999000&end=9500000").expect("a capture");
+    assert_eq!(symbols.find("BTCUSDT"), Some(Symbol::at(0)), "listed before the first update");
     let mut out = Vec::new();
     while out.len() < 8 {
         assert_eq!(capture.next(Time(5), &mut out), Next::Now);
     }
     let ms: Vec<_> = out.iter().step_by(2).map(|update| update.time.0 / 1_000_000).collect();
     assert_eq!(ms, [2_999, 3_000, 2_999, 3_000]);
+    assert_eq!(capture.errors(), 2, "one in each pass: what is not of the part is not looked at");
     let error = capture.last_error().expect("an error").to_owned();
-    let (line, bytes) =
-        error.split_once(": line ").and_then(|(_, rest)| rest.split_once(" after ")).expect("a place");
-    let bytes: usize = bytes.split(' ').next().and_then(|bytes| bytes.parse().ok()).expect("a number");
+    let (line, bytes) = error
+        .split_once(": line ")
+        .and_then(|(_, rest)| rest.split_once(" counted from byte "))
+        .expect("a place");
+    let bytes: usize = bytes.split(':').next().and_then(|bytes| bytes.parse().ok()).expect("a number");
     let text = std::fs::read_to_string(&file.0).expect("the file");
     assert_eq!(
         text[bytes..].lines().nth(line.parse::<usize>().expect("a number") - 1),
         Some("bad"),
         "{error}"
     );
+}
+
+fn depth(n: u64) -> String {
+    format!(
+        "{n} {{\"e\":\"depthUpdate\",\"E\":{n},\"s\":\"BTCUSDT\",\"U\":{n},\"u\":{n},\"b\":[[\"1\",\"{n}\"]],\"a\":[]}}\n"
+    )
+}
+
+/// A whole book, as of that update.
+fn picture(n: u64) -> String {
+    format!("{n} {{\"lastUpdateId\":{n},\"bids\":[[\"1\",\"1\"]],\"asks\":[]}}\n")
+}
+
+#[test]
+fn a_part_has_no_book_before_a_whole_picture_of_it() {
+    let text = depth(1) + &picture(1) + &depth(2) + &depth(3) + &picture(3) + &depth(4);
+    let file = File::new("book", text.as_bytes());
+    let (mut whole, _) = open(&file, "speed=max&end=4").expect("a capture");
+    assert!(!all(&mut whole).0.is_empty());
+    let (mut capture, _) = open(&file, "speed=max&start=2&end=3").expect("a capture");
+    assert_eq!((all(&mut capture).0, capture.errors(), capture.skipped().waiting), (vec![], 0, 1));
+    let (mut capture, _) = open(&file, "speed=max&start=2").expect("a capture");
+    let first = all(&mut capture).0.remove(0);
+    assert!(matches!(first.body, Body::Level(level) if level.reset), "{first:?}");
 }
 
 #[test]
@@ -191,19 +232,19 @@ fn a_part_that_has_nothing_says_what_is_next_to_it() {
         let after = failed("start=1970-01-01T00:00:01Z");
         assert!(
             after.ends_with(
-                "no line from 1970-01-01T00:00:01Z on; the one next to that is of 1970-01-01T00:00:00.002999Z"
+                "no line from 1970-01-01T00:00:01Z on; the last line is of 1970-01-01T00:00:00.002999Z"
             ),
             "{after}"
         );
         let before = failed("end=1000000");
         assert!(
             before.ends_with(
-                "and before 1970-01-01T00:00:00.001Z; the one next to that is of 1970-01-01T00:00:00.001Z"
+                "has no line before 1970-01-01T00:00:00.001Z; the next line is of 1970-01-01T00:00:00.001Z"
             ),
             "{before}"
         );
         let between = failed("start=1000001&end=1000002");
-        assert!(between.ends_with("the one next to that is of 1970-01-01T00:00:00.001001Z"), "{between}");
+        assert!(between.ends_with("the next line is of 1970-01-01T00:00:00.001001Z"), "{between}");
     }
 }
 
@@ -250,6 +291,10 @@ fn what_cannot_be_played_is_said_in_one_line() {
         failed(&File::new("text", b"hello\nworld\n"), "")
             .contains("line 1: \"hello\" does not begin with nano")
     );
+    assert!(
+        failed(&File::new("text", b"hello\nworld\n"), "start=1")
+            .contains("has no line with a time; expected lines")
+    );
     assert!(failed(&File::new("broken", b"\x1f\x8bxx"), "").contains("line 1: "));
     let missing = File(std::env::temp_dir().join("tickgate-no-such-capture"));
     assert!(failed(&missing, "").contains("tickgate-no-such-capture: "));
@@ -263,11 +308,6 @@ fn what_cannot_be_played_is_said_in_one_line() {
 
 #[test]
 fn a_loop_begins_anew_with_an_empty_book() {
-    let depth = |n: u64| {
-        format!(
-            "{n} {{\"e\":\"depthUpdate\",\"E\":{n},\"s\":\"BTCUSDT\",\"U\":{n},\"u\":{n},\"b\":[[\"1\",\"{n}\"]],\"a\":[]}}\n"
-        )
-    };
     let text =
         depth(1) + "2 {\"lastUpdateId\":1,\"bids\":[[\"1\",\"1\"]],\"asks\":[]}\n" + &depth(2) + &trade(3, 9);
     let file = File::new("loop", text.as_bytes());
