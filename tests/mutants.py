@@ -50,6 +50,7 @@ class Mutant(NamedTuple):
 MUTANTS = [
     Mutant("a field changes and its revision does not", "flow/conflation/images.rs",
            "*cell = Cell { rev, value }", "*cell = Cell { rev: cell.rev.max(1), value }"),
+    Mutant("a field becomes nothing and its revision stays", "flow/conflation/images.rs", "cell.rev = rev", "()"),
     Mutant("a change of state is not sent", "flow/frame/encoder.rs",
            "Shape { since: held, fields, style: stream.wish.style }",
            "Shape { since: held, fields: if held > 0 { fields & !1 } else { fields }, style: stream.wish.style }"),

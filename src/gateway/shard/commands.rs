@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Shard;
 use super::session::Sub;
-use crate::base::limits::{REJECTED_TOLD_MAX, TOPICS_PER_TURN};
+use crate::base::limits::{COMMAND_TOPICS, REJECTED_TOLD_MAX, TOPICS_PER_TURN};
 use crate::base::reason::Reason;
 use crate::flow::dispatch::filter::Filter;
 use crate::flow::dispatch::streams::{Debt, Place, Selection, SessionKey};
@@ -32,6 +32,7 @@ impl<I: Io> Shard<I> {
         while self.looked_up < TOPICS_PER_TURN
             && let Some((key, request)) = requests.next()
         {
+            self.looked_up += COMMAND_TOPICS;
             if self.sessions.get(key as usize).is_none_or(|session| session.ending.is_some()) {
                 continue;
             }

@@ -226,12 +226,17 @@ impl<I: Io> Shard<I> {
         for key in std::mem::take(&mut self.drained) {
             self.queue_debts(key);
         }
-        for _ in 0..PAYMENTS_PER_TURN.max(self.sessions.len() / 4) {
+        for paid in 0..PAYMENTS_PER_TURN.max(self.sessions.len() / 4) {
             let Some(session) = self.debtors.pop_front() else { return };
             self.pay_one(session);
             if self.slice.writes >= SLICE_WRITES {
                 self.end_slice(io);
                 self.look_at_sockets(io, Some(Duration::ZERO));
+                // Those on streams do not wait for a crowd of newcomers or of slow clients.
+                let is_due = self.streams.next_due_ns().is_some_and(|due_ns| due_ns <= self.now.mono_ns);
+                if is_due && paid >= PAYMENTS_PER_TURN {
+                    return;
+                }
             }
         }
     }
