@@ -1,7 +1,7 @@
 //! Frames to clients: shared ones to those on a stream, private ones to those beside it.
 //!
 //! Bounds kept here: a slice of writes between two looks at the sockets, and a share of each turn for debts, taken in
-//! the order in which clients became able to take them.
+//! the order in which clients became able to take them; when a slot begins, no more than a slice of them goes before it.
 
 use std::hint::black_box;
 use std::time::Duration;
