@@ -35,6 +35,9 @@ class Test(NamedTuple):
 
 TESTS = [
     Test("resume", "tests/clients/resume_test.py", "--binary {program}", None, waits=True),
+    Test("capture", "tests/clients/capture_test.py", "--binary {program}", None, waits=True),
+    Test("stream", "tests/clients/stream_test.py", "--binary {program}", None, waits=True),
+    Test("restart", "tests/clients/restart_test.py", "--binary {program}", None, waits=True),
     Test("vectors", "tests/clients/vectors_test.py", "", None),
     Test("asyncapi", "tests/clients/asyncapi_test.py", "", None),
     Test("board", "tests/board/board_test.py",
@@ -42,13 +45,10 @@ TESTS = [
     Test("browser", "tests/board/stream_test.py", "--binary {program}", None),
     Test("grafana", "tests/grafana/panels_test.py", "--url {url} --admin {admin}"),
     Test("contract", "tests/clients/contract_test.py", "--url {ws}/ws"),
-    Test("capture", "tests/clients/capture_test.py", "--binary {program}", None),
     Test("bad_input", "tests/clients/bad_input_test.py", "--binary {program}", None),
     Test("http", "tests/clients/http_test.py", "--binary {program}", None),
     Test("rest", "tests/clients/rest_test.py", "--binary {program}", None),
     Test("msgpack", "tests/clients/msgpack_test.py", "--binary {program}", None),
-    Test("stream", "tests/clients/stream_test.py", "--binary {program}", None),
-    Test("restart", "tests/clients/restart_test.py", "--binary {program}", None),
     Test("session", "tests/clients/session_test.py", "--binary {program} --node {target}/node", None),
     Test("stalled", "tests/clients/stalled_test.py", "--binary {program}", None),
     Test("memory", "tests/clients/memory_test.py", "--binary {program}", None),
