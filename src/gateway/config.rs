@@ -10,7 +10,7 @@ use serde::Deserialize;
 use tickgate_feeds::spec::nearest;
 use tickgate_feeds::symbols::is_name;
 
-use crate::base::limits::Limits;
+use crate::base::limits::{Limits, SYMBOLS_MAX};
 
 /// Everything a gateway is built from.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,7 +57,7 @@ struct File {
 }
 
 macro_rules! limits_table {
-    (counts { $($count:ident: $count_type:ty = $min:literal ..= $max:literal),* $(,)? }
+    (counts { $($count:ident: $count_type:ty = $min:literal ..= $max:expr),* $(,)? }
      times { $($time:ident as $key:ident = $time_min:literal ..= $time_max:literal),* $(,)? }) => {
         /// `[limits]`: counts and bytes under their own names, times in milliseconds.
         #[derive(Debug, Default, Deserialize)]
@@ -104,7 +104,7 @@ macro_rules! limits_table {
 
 limits_table! {
     counts {
-        symbols_max: usize = 1 ..= 10_000_000,
+        symbols_max: usize = 1 ..= SYMBOLS_MAX,
         ingest_updates_max: usize = 16 ..= 16_777_216,
         log_events_max: usize = 1 ..= 16_777_216,
         book_levels_max: usize = 1 ..= 100_000_000,

@@ -94,14 +94,14 @@ impl Sieve {
         let since = flush_from.filter(|_| self.waits).unwrap_or(self.judged).min(self.judged);
         let has_grown = std::mem::replace(&mut self.topics, topics.len()) != topics.len();
         let look = Look { flush_from, ..look };
-        for one in topics.chunk_by(|one, other| one.channel == other.channel) {
-            if !filter.concerns(one[0].channel) {
+        for one in topics.chunk_by(|one, other| one.channel() == other.channel()) {
+            if !filter.concerns(one[0].channel()) {
                 continue;
             }
             for topic in one {
-                let is_news = || has_grown && !self.verdicts.contains_key(&topic.symbol);
-                if look.images.rev(topic.symbol) > since || is_news() {
-                    self.judge_one(filter, topic.symbol, look, steps);
+                let is_news = || has_grown && !self.verdicts.contains_key(&topic.symbol());
+                if look.images.rev(topic.symbol()) > since || is_news() {
+                    self.judge_one(filter, topic.symbol(), look, steps);
                 }
             }
         }
@@ -144,8 +144,8 @@ impl Sieve {
 
     /// Whether clients hold a topic's row once they are level with what was judged.
     pub fn shows(&self, topic: Topic) -> bool {
-        let is_image = topic.channel < Channel::Book;
-        !is_image || self.verdicts.get(&topic.symbol).is_none_or(|verdict| verdict.is_in)
+        let is_image = topic.channel() < Channel::Book;
+        !is_image || self.verdicts.get(&topic.symbol()).is_none_or(|verdict| verdict.is_in)
     }
 
     /// What a client lacks of an image that holds all of it up to `held`, 0 for nothing, and was told everything up to
@@ -182,7 +182,7 @@ mod tests {
         told: Rev,
     }
 
-    const TOPIC: Topic = Topic { channel: Channel::Quote, symbol: Symbol::at(0) };
+    const TOPIC: Topic = Topic::new(Channel::Quote, Symbol::at(0));
 
     impl Market {
         /// A stream of one quote that begins while `last` is 100.
@@ -200,8 +200,8 @@ mod tests {
 
         fn set(&mut self, field: u8, value: Decimal) {
             self.rev += 1;
-            self.images.set(TOPIC.symbol, field, Some(value), self.rev);
-            self.images.touch(TOPIC.symbol, self.rev, 0, Time(0), 0);
+            self.images.set(TOPIC.symbol(), field, Some(value), self.rev);
+            self.images.touch(TOPIC.symbol(), self.rev, 0, Time(0), 0);
         }
 
         fn judge(&mut self, flush_from: Option<Rev>) {
@@ -227,7 +227,7 @@ mod tests {
         }
 
         fn owed(&self, held: Rev) -> Owed {
-            self.sieve.owed(TOPIC.symbol, held, held)
+            self.sieve.owed(TOPIC.symbol(), held, held)
         }
     }
 

@@ -15,7 +15,7 @@ use tickgate_feeds::market::{Channel, Symbol};
 use tickgate_feeds::symbols::Symbols;
 
 use super::sieve::Sieve;
-use super::topic::Topic;
+use super::topic::{Asked, Topic};
 use super::wish::{Mode, Rate, Wish};
 use crate::base::limits::{PHASE_WRITES, PHASES_MAX, REJECTED_TOLD_MAX};
 use crate::flow::conflation::Rev;
@@ -102,7 +102,7 @@ impl Debt {
         (self.held, self.cursor, self.news) = (self.target, 0, None);
         (self.fresh, self.joining) = (false, false);
         let (held, events) = (self.held, self.events);
-        self.further.retain(|(topic, rev)| match stream.wish.is_event(topic.channel) {
+        self.further.retain(|(topic, rev)| match stream.wish.is_event(topic.channel()) {
             true => *rev > events,
             false => stream.joined_at(*topic).max(*rev) > held,
         });
@@ -147,7 +147,7 @@ pub struct Member {
 /// Topics in the order of their channels: images, books, trades, statuses, bars.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    topics: Vec<Topic>,
+    topics: Arc<[Topic]>,
     /// Where the books begin.
     images_end: u32,
     trades_at: u32,
@@ -160,11 +160,18 @@ impl Selection {
     pub fn new(mut topics: Vec<Topic>) -> Self {
         topics.sort_unstable();
         topics.dedup();
-        topics.shrink_to_fit();
-        let before = |channel| topics.partition_point(|topic| topic.channel < channel) as u32;
+        let before = |channel| topics.partition_point(|topic| topic.channel() < channel) as u32;
         let (images_end, trades_at) = (before(Channel::Book), before(Channel::Trade));
         let (statuses_at, bars_at) = (before(Channel::Status), before(Channel::Bar1s));
-        Self { topics, images_end, trades_at, statuses_at, bars_at }
+        Self { topics: topics.into(), images_end, trades_at, statuses_at, bars_at }
+    }
+
+    /// The same, kept once with what was asked for where that is all.
+    pub fn shared_with(mut self, asked: &Asked) -> Self {
+        if *self.topics == **asked.single() {
+            self.topics = Arc::clone(asked.single());
+        }
+        self
     }
 
     /// All of them.
@@ -271,7 +278,8 @@ impl Stream {
 
     /// The same of what it points to.
     pub fn touch_further(&self) -> u64 {
-        let topics = self.selection.topics.iter().step_by(8).fold(0, |sum, topic| sum ^ topic.symbol.index());
+        let topics =
+            self.selection.topics.iter().step_by(16).fold(0, |sum, topic| sum ^ topic.symbol().index());
         let member = self.members.first().map_or(0, |member| member.session);
         u64::from(self.wish.fields.quote) ^ u64::from(self.wish.digest) ^ topics as u64 ^ u64::from(member)
     }
@@ -305,13 +313,13 @@ impl Stream {
 
     /// The topics that its groups and wildcards mean today and did not mean before.
     fn news(&self, symbols: &Symbols, listed: usize) -> Vec<Topic> {
-        if !self.wish.topics.are_open() {
+        if !self.wish.topics.is_open() {
             return Vec::new();
         }
-        let means = self.wish.topics.iter().filter_map(|name| name.resolve(symbols, listed).ok()).flatten();
+        let means = self.wish.topics.open().filter_map(|name| name.resolve(symbols, listed).ok()).flatten();
         let means = means.flat_map(|topic| self.wish.mode.with_its_own(topic));
         let is_news = |topic: &Topic| {
-            topic.symbol.index() < listed && self.selection.topics.binary_search(topic).is_err()
+            topic.symbol().index() < listed && self.selection.topics.binary_search(topic).is_err()
         };
         let mut news: Vec<Topic> = means.filter(is_news).collect();
         news.sort_unstable();
@@ -525,10 +533,10 @@ impl Streams {
                 continue;
             }
             for &topic in &news {
-                if !(listed.contains(&topic.symbol.index()) && stream.wish.is_logged(topic.channel)) {
+                if !(listed.contains(&topic.symbol().index()) && stream.wish.is_logged(topic.channel())) {
                     stream.joined.push((topic, rev));
                 }
-                register(&mut self.interest, topic.symbol, key as StreamKey);
+                register(&mut self.interest, topic.symbol(), key as StreamKey);
                 want(&mut self.wants, &mut self.wants_changed, topic, &stream.wish, true);
             }
             news.extend_from_slice(&stream.selection.topics);
@@ -603,8 +611,8 @@ impl Streams {
         let group = wish.rate.map(|rate| self.choose_group(rate, now_ns));
         self.last_number += 1;
         let key = self.streams.vacant_key() as StreamKey;
-        for &topic in &selection.topics {
-            register(&mut self.interest, topic.symbol, key);
+        for &topic in selection.topics.iter() {
+            register(&mut self.interest, topic.symbol(), key);
             want(&mut self.wants, &mut self.wants_changed, topic, &wish, true);
         }
         self.streams.insert(Stream {
@@ -644,8 +652,8 @@ impl Streams {
         let stream = self.streams.remove(key as usize);
         self.open -= usize::from(stream.open);
         self.ahead -= usize::from(stream.is_ahead());
-        for &topic in &stream.selection.topics {
-            self.interest[topic.symbol.index()].retain(|&other| other != key);
+        for &topic in stream.selection.topics.iter() {
+            self.interest[topic.symbol().index()].retain(|&other| other != key);
             want(&mut self.wants, &mut self.wants_changed, topic, &stream.wish, false);
         }
         if let Some(group) = stream.group {
@@ -721,23 +729,22 @@ fn want(wants: &mut Wants, changed: &mut Vec<(Want, bool)>, topic: Topic, wish: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::dispatch::topic::{TopicName, TopicNames};
 
-    fn wish(topic: &str, rate: Option<f64>) -> Wish {
-        let topics = TopicNames::new(vec![TopicName::parse(topic).expect("a topic")]);
+    fn wish(topic: Topic, rate: Option<f64>) -> Wish {
+        let topics = Asked::new(vec![topic], Vec::new());
         Wish { topics, rate: rate.map(Rate::at_most), ..Wish::default() }
     }
 
     fn quote(symbol: u32) -> Topic {
-        Topic { channel: Channel::Quote, symbol: Symbol::at(symbol) }
+        Topic::new(Channel::Quote, Symbol::at(symbol))
     }
 
     #[test]
     fn equal_wishes_share_a_stream_and_the_last_one_out_ends_it() {
         let mut streams = Streams::default();
-        let a = streams.join(wish("A", None), Selection::new(vec![quote(0)]), 1, true, 7, 0);
-        let b = streams.join(wish("A", None), Selection::new(vec![quote(0)]), 2, true, 7, 0);
-        let private = streams.join(wish("A", None), Selection::new(vec![quote(0)]), 2, false, 7, 0);
+        let a = streams.join(wish(quote(0), None), Selection::new(vec![quote(0)]), 1, true, 7, 0);
+        let b = streams.join(wish(quote(0), None), Selection::new(vec![quote(0)]), 2, true, 7, 0);
+        let private = streams.join(wish(quote(0), None), Selection::new(vec![quote(0)]), 2, false, 7, 0);
         assert_eq!((a.stream, a.member), (b.stream, 0));
         assert_ne!(private.stream, a.stream);
         streams.mark(Symbol::at(0), false);
@@ -747,16 +754,16 @@ mod tests {
         assert_eq!(streams.leave(a), Some(2), "the second client moves into the first one's place");
         assert_eq!(streams.leave(Place { stream: b.stream, member: 0 }), None);
         assert_eq!(streams.len(), 1);
-        let again = streams.join(wish("A", None), Selection::new(vec![quote(0)]), 3, true, 7, 0);
+        let again = streams.join(wish(quote(0), None), Selection::new(vec![quote(0)]), 3, true, 7, 0);
         assert_eq!(streams.get(again.stream).number, 3, "numbers are never used again");
     }
 
     #[test]
     fn a_book_is_wanted_from_its_first_stream_to_its_last() {
-        let book = Topic { channel: Channel::Book, symbol: Symbol::at(0) };
+        let book = Topic::new(Channel::Book, Symbol::at(0));
         let mut streams = Streams::default();
         let mut join = |session, depth| {
-            let wish = Wish { depth, ..wish("book:A", None) };
+            let wish = Wish { depth, ..wish(book, None) };
             streams.join(wish, Selection::new(vec![book]), session, true, 1, 0)
         };
         let (a, _, deeper) = (join(1, 10), join(2, 10), join(3, 50));
@@ -775,7 +782,7 @@ mod tests {
     fn rated_clients_are_spread_over_phases_and_send_once_a_slot() {
         let mut streams = Streams::default();
         for session in 0..2_000 {
-            streams.join(wish("A", Some(10.0)), Selection::new(vec![quote(0)]), session, true, 0, 0);
+            streams.join(wish(quote(0), Some(10.0)), Selection::new(vec![quote(0)]), session, true, 0, 0);
         }
         assert_eq!(streams.len(), 4, "2,000 writes are four groups of at most 512");
         let mut starts: Vec<_> = streams.groups.iter().map(|group| group.next_ns / 1_000).collect();

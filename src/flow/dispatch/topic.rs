@@ -4,10 +4,12 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::sync::Arc;
 
 use tickgate_feeds::market::{Channel, Symbol};
 use tickgate_feeds::symbols::{Listing, Symbols, is_name};
 
+use crate::base::limits::SYMBOLS_MAX;
 use crate::base::reason::Reason;
 
 /// A topic name as a client writes it.
@@ -64,23 +66,31 @@ impl TopicName {
         !matches!(self.target, Target::Symbol(_))
     }
 
+    /// The same topics by the shortest name: a symbol has one image, so its channel need not be said.
+    pub fn shortest(mut self) -> Self {
+        let is_image = self.channel.is_some_and(|channel| !channel.fields().is_empty());
+        if is_image && !self.is_open() {
+            self.channel = None;
+        }
+        self
+    }
+
     /// The topics it means today; of a prefix at most `topics_max`.
     pub fn resolve(&self, symbols: &Symbols, topics_max: usize) -> Result<Vec<Topic>, Refusal> {
-        let unknown = |what: &str| Refusal { code: Reason::UnknownTopic, message: format!("no such {what}") };
         let is_lacking = Cell::new(false);
         let carried = |symbol, listing: &Listing| {
             let topic = self.of(symbol, listing.channel)?;
-            let is_carried = listing.carried.has(topic.channel);
+            let is_carried = listing.carried.has(topic.channel());
             is_lacking.set(is_lacking.get() || !is_carried);
             is_carried.then_some(topic)
         };
         let topics: Vec<Topic> = match &self.target {
             Target::Symbol(name) => {
-                let symbol = symbols.find(name).ok_or_else(|| unknown("symbol"))?;
+                let symbol = symbols.find(name).ok_or_else(|| Refusal::unknown("symbol"))?;
                 symbols.listing(symbol).and_then(|listing| carried(symbol, &listing)).into_iter().collect()
             }
             Target::Group(name) => {
-                let members = symbols.group(name).ok_or_else(|| unknown("group"))?;
+                let members = symbols.group(name).ok_or_else(|| Refusal::unknown("group"))?;
                 members.iter().filter_map(|&symbol| carried(symbol, &symbols.listing(symbol)?)).collect()
             }
             Target::Prefix(prefix) => symbols.with_prefix(prefix, topics_max, carried),
@@ -89,7 +99,7 @@ impl TopicName {
             true if is_lacking.get() => {
                 Err(Refusal { code: Reason::NotCarried, message: Reason::NotCarried.text().into() })
             }
-            true if !self.is_open() => Err(unknown("topic: the symbol has no such channel")),
+            true if !self.is_open() => Err(Refusal::unknown("topic: the symbol has no such channel")),
             _ => Ok(topics),
         }
     }
@@ -102,7 +112,7 @@ impl TopicName {
             Channel::Status => true,
             _ => own == Channel::Quote,
         };
-        exists.then_some(Topic { channel, symbol })
+        exists.then_some(Topic::new(channel, symbol))
     }
 }
 
@@ -119,61 +129,99 @@ impl fmt::Display for TopicName {
     }
 }
 
-/// The topic names of a subscription: sorted, without repeats. One text, with commas between: most clients have a list of
-/// their own, and it is hardly ever read.
+/// The topics that a subscription asks for, in order and without repeats. Equal ones are equal however they were written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct TopicNames(Box<str>);
+pub struct Asked {
+    /// Of single symbols: most clients have a list of their own, and these are most of it.
+    single: Arc<[Topic]>,
+    /// Groups and wildcards, with commas between: hardly ever read.
+    open: Box<str>,
+}
 
-impl TopicNames {
-    /// These, in any order.
-    pub fn new(mut names: Vec<TopicName>) -> Self {
-        names.sort_unstable();
-        names.dedup();
-        let texts: Vec<String> = names.iter().map(TopicName::to_string).collect();
-        Self(texts.join(",").into())
+impl Asked {
+    /// Topics of single symbols, and names that are open, in any order.
+    pub fn new(mut single: Vec<Topic>, mut open: Vec<TopicName>) -> Self {
+        single.sort_unstable();
+        single.dedup();
+        open.sort_unstable();
+        open.dedup();
+        let open: Vec<String> = open.iter().map(TopicName::to_string).collect();
+        Self { single: single.into(), open: open.join(",").into() }
     }
 
-    /// As a client would write them into a URL.
-    pub fn text(&self) -> &str {
-        &self.0
+    /// The topics of single symbols.
+    pub fn single(&self) -> &Arc<[Topic]> {
+        &self.single
     }
 
-    /// Each of them.
-    pub fn iter(&self) -> impl Iterator<Item = TopicName> + '_ {
-        self.0.split(',').filter_map(|name| TopicName::parse(name).ok())
+    /// The names that are open; see [`TopicName::is_open`].
+    pub fn open(&self) -> impl Iterator<Item = TopicName> + '_ {
+        self.open.split(',').filter_map(|name| TopicName::parse(name).ok())
     }
 
-    /// Whether there is none.
+    /// Whether nothing is asked for.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.single.is_empty() && self.open.is_empty()
     }
 
-    /// Whether what they mean can grow while it is watched; see [`TopicName::is_open`].
-    pub fn are_open(&self) -> bool {
-        self.0.contains(['@', '*']) // no symbol's name has either
+    /// Whether what they mean can grow while it is watched.
+    pub fn is_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// All names, in order, given those of the symbols.
+    pub fn names<'a>(&self, of: impl Fn(Symbol) -> &'a str) -> Vec<TopicName> {
+        let single = self.single.iter().map(|topic| TopicName {
+            channel: Some(topic.channel()).filter(|_| !topic.is_image()),
+            target: Target::Symbol(of(topic.symbol()).into()),
+        });
+        let mut names: Vec<TopicName> = single.chain(self.open()).collect();
+        names.sort_unstable();
+        names
     }
 }
 
-/// One topic: a channel of a symbol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Topic {
-    /// The channel, never implied.
-    pub channel: Channel,
-    /// The symbol.
-    pub symbol: Symbol,
-}
+/// One topic: a channel of a symbol, in the order of the channels. Four bytes, since a gateway keeps one for each symbol
+/// of each list.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Topic(u32);
+
+/// Bits of a symbol's place in the table; the channel stands above them.
+const SYMBOL_BITS: u32 = 28;
+const _: () = assert!(SYMBOLS_MAX < 1 << SYMBOL_BITS && Channel::ALL.len() <= 1 << (32 - SYMBOL_BITS));
 
 impl Topic {
+    /// This channel, never implied, of this symbol.
+    pub const fn new(channel: Channel, symbol: Symbol) -> Self {
+        Self((channel as u32) << SYMBOL_BITS | symbol.index() as u32)
+    }
+
+    /// The channel.
+    pub fn channel(self) -> Channel {
+        Channel::ALL[(self.0 >> SYMBOL_BITS) as usize]
+    }
+
+    /// The symbol.
+    pub const fn symbol(self) -> Symbol {
+        Symbol::at(self.0 & ((1 << SYMBOL_BITS) - 1))
+    }
+
     /// Whether it is an image of fields.
     pub fn is_image(self) -> bool {
-        self.channel < Channel::Book
+        self.channel() < Channel::Book
+    }
+}
+
+impl fmt::Debug for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Topic").field(&self.channel()).field(&self.symbol()).finish()
     }
 }
 
 /// Why books so deep cannot be had of these topics, if one of them comes less deep from its feed.
 pub fn too_deep(topics: &[Topic], depth: u16, symbols: &Symbols) -> Option<Refusal> {
-    let books = topics.iter().filter(|topic| topic.channel == Channel::Book);
-    let least = books.filter_map(|topic| Some(symbols.listing(topic.symbol)?.carried.depth)).min()?;
+    let books = topics.iter().filter(|topic| topic.channel() == Channel::Book);
+    let least = books.filter_map(|topic| Some(symbols.listing(topic.symbol())?.carried.depth)).min()?;
     let message = || format!("depth: expected at most {least}, as its upstream gives this gateway");
     (depth > least).then(|| Refusal { code: Reason::NotCarried, message: message() })
 }
@@ -185,6 +233,13 @@ pub struct Refusal {
     pub code: Reason,
     /// What was wrong and what was expected.
     pub message: String,
+}
+
+impl Refusal {
+    /// There is no such thing.
+    pub fn unknown(what: &str) -> Self {
+        Self { code: Reason::UnknownTopic, message: format!("no such {what}") }
+    }
 }
 
 #[cfg(test)]
@@ -206,7 +261,7 @@ mod tests {
         let symbols = table();
         let topics = TopicName::parse(name).and_then(|name| name.resolve(&symbols, 100));
         let text = |topic: &Topic| {
-            format!("{}:{}", topic.channel.name(), symbols.listing(topic.symbol).expect("listed").name)
+            format!("{}:{}", topic.channel().name(), symbols.listing(topic.symbol()).expect("listed").name)
         };
         topics.map_or_else(
             |refusal| vec![refusal.code.label().to_owned()],
@@ -233,16 +288,35 @@ mod tests {
     }
 
     #[test]
-    fn names_of_a_list_are_in_order_and_once() {
-        let list = |texts: &[&str]| {
-            TopicNames::new(texts.iter().map(|text| TopicName::parse(text).expect(text)).collect())
+    fn what_is_asked_for_is_in_order_and_once_however_it_was_written() {
+        let symbols = table();
+        let asked = |texts: &[&str]| {
+            let (mut single, mut open) = (Vec::new(), Vec::new());
+            for text in texts {
+                let name = TopicName::parse(text).expect(text);
+                match name.is_open() {
+                    true => open.push(name),
+                    false => single.extend(name.resolve(&symbols, 1).expect(text)),
+                }
+            }
+            Asked::new(single, open)
         };
-        let names = list(&["trade:VCB", "VCB", "@VN30", "FPT", "VCB", "V*"]);
-        assert_eq!(names.text(), "FPT,VCB,@VN30,V*,trade:VCB");
-        assert_eq!(list(&names.text().split(',').collect::<Vec<_>>()), names);
-        assert_eq!(names.iter().map(|name| name.to_string()).collect::<Vec<_>>().join(","), names.text());
-        assert!(names.are_open() && list(&["book:*"]).are_open() && !list(&["FPT", "book:VCB"]).are_open());
-        assert!(list(&[]).is_empty() && list(&[]).iter().next().is_none() && !names.is_empty());
+        let names = |asked: &Asked| {
+            let listings = symbols.listings_from(0);
+            let names = asked.names(|symbol| &listings[symbol.index()].name);
+            names.iter().map(TopicName::to_string).collect::<Vec<_>>()
+        };
+        let all = asked(&["trade:VCB", "VCB", "@VN30", "FPT", "quote:VCB", "V*", "index:VN30"]);
+        assert_eq!(names(&all), ["FPT", "VCB", "VN30", "@VN30", "V*", "trade:VCB"]);
+        let again = names(&all);
+        assert_eq!(asked(&again.iter().map(String::as_str).collect::<Vec<_>>()), all);
+        assert!(all.is_open() && asked(&["book:*"]).is_open() && !asked(&["FPT", "book:VCB"]).is_open());
+        assert!(asked(&[]).is_empty() && asked(&[]).open().next().is_none() && !all.is_empty());
+        let shortest = |text: &str| TopicName::parse(text).expect(text).shortest().to_string();
+        assert_eq!(
+            ["index:VN30", "book:VCB", "quote:@VN30"].map(shortest),
+            ["VN30", "book:VCB", "quote:@VN30"]
+        );
     }
 
     #[test]

@@ -2,10 +2,10 @@
 //!
 //! Bound kept here: the closed list of rates, so that phase groups are few.
 
-use tickgate_feeds::market::{Channel, STATE};
+use tickgate_feeds::market::{Channel, STATE, Symbol};
 
 use super::filter::Filter;
-use super::topic::{Topic, TopicNames};
+use super::topic::{Asked, Topic, TopicName};
 use crate::base::limits::DEPTH_DEFAULT;
 use crate::flow::conflation::wants::Want;
 
@@ -67,8 +67,8 @@ impl Mode {
 
     /// A topic that was asked for, and what this mode adds to it: to a quote its trades.
     pub fn with_its_own(self, topic: Topic) -> impl Iterator<Item = Topic> {
-        let adds = self == Self::TradeSafe && topic.channel == Channel::Quote;
-        std::iter::once(topic).chain(adds.then_some(Topic { channel: Channel::Trade, ..topic }))
+        let adds = self == Self::TradeSafe && topic.channel() == Channel::Quote;
+        std::iter::once(topic).chain(adds.then_some(Topic::new(Channel::Trade, topic.symbol())))
     }
 }
 
@@ -173,7 +173,7 @@ pub struct Style {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Wish {
     /// What was asked for.
-    pub topics: TopicNames,
+    pub topics: Asked,
     /// How changes become rows.
     pub mode: Mode,
     /// `None`: as fast as turns allow.
@@ -199,7 +199,7 @@ pub struct Wish {
 impl Default for Wish {
     fn default() -> Self {
         Self {
-            topics: TopicNames::default(),
+            topics: Asked::default(),
             mode: Mode::Conflate,
             rate: None,
             fields: Fields::ALL,
@@ -255,7 +255,7 @@ impl Wish {
     /// What must be made for a topic because this wish asks for it: books are kept cut to the wanted depth, bars are added
     /// up, changes of images are logged.
     pub fn want(&self, topic: Topic) -> Option<Want> {
-        let Topic { channel, symbol } = topic;
+        let (channel, symbol) = (topic.channel(), topic.symbol());
         let wanted = match channel {
             Channel::Quote | Channel::Index => self.keeps_images(),
             Channel::Trade | Channel::Status => false,
@@ -279,13 +279,15 @@ impl Wish {
     }
 
     /// The same on every node for the same subscription, whatever its topics mean there: a cursor belongs to it.
-    pub fn name(&self) -> String {
+    /// Takes the names of symbols.
+    pub fn name<'a>(&self, of: impl Fn(Symbol) -> &'a str) -> String {
         let Self { topics, mode, rate, fields, delta, depth, style, digest, window, filter, packing: _ } =
             self;
         let Style { strings, columns } = style;
+        let topics: Vec<String> = topics.names(of).iter().map(TopicName::to_string).collect();
         let text = format!(
             "{} {} {:?} {:x} {:x} {delta} {depth} {strings} {columns} {digest} {window} {}",
-            topics.text(),
+            topics.join(","),
             mode.name(),
             rate.map(|rate| rate.0),
             fields.quote,

@@ -18,14 +18,14 @@ pub fn digest<'a>(replica: &Replica, wish: &Wish, topics: impl Iterator<Item = &
     let mut text = Text::default();
     let mut sum = 0u32;
     for topic in topics {
-        if topic.channel == Channel::Book && replica.book(topic.symbol).is_none() {
+        if topic.channel() == Channel::Book && replica.book(topic.symbol()).is_none() {
             continue; // no row was sent of it yet
         }
         text.truncate(0);
-        push_topic(&mut text, topic.channel, replica.name(topic.symbol));
-        match topic.channel {
-            Channel::Quote | Channel::Index => push_image(&mut text, replica, topic.symbol, wish),
-            Channel::Book => push_book(&mut text, replica, topic.symbol, wish.depth),
+        push_topic(&mut text, topic.channel(), replica.name(topic.symbol()));
+        match topic.channel() {
+            Channel::Quote | Channel::Index => push_image(&mut text, replica, topic.symbol(), wish),
+            Channel::Book => push_book(&mut text, replica, topic.symbol(), wish.depth),
             _ => continue,
         }
         sum = sum.wrapping_add(crc32c(text.as_bytes()));

@@ -167,7 +167,7 @@ impl Encoder {
         self.held_between.clear();
         self.begin_frames(batch);
         for topic in std::mem::take(&mut stream.refused) {
-            push_refused(&mut batch.rejected, topic.channel, self.replica.name(topic.symbol));
+            push_refused(&mut batch.rejected, topic.channel(), self.replica.name(topic.symbol()));
         }
         self.judge(stream, true);
         let walk = if ahead { Walk::events(stream) } else { self.shortest_walk(stream, &mut changed) };
@@ -281,13 +281,13 @@ impl Encoder {
                 return whole;
             }
             budget -= 1;
-            let topic = Topic { channel: self.replica.images.head(symbol).channel, symbol };
+            let topic = Topic::new(self.replica.images.head(symbol).channel, symbol);
             if images.binary_search(&topic).is_ok() {
                 changed.push(topic);
             }
         }
         let joined =
-            stream.joined.iter().filter(|(topic, rev)| *rev > stream.rev && topic.channel < Channel::Book);
+            stream.joined.iter().filter(|(topic, rev)| *rev > stream.rev && topic.channel() < Channel::Book);
         changed.extend(joined.map(|(topic, _)| *topic));
         changed.sort_unstable();
         changed.dedup();
@@ -347,10 +347,10 @@ impl Encoder {
             self.rows.put_all(&self.replica, topics, shape, out, limit, &mut self.ticks)
         };
         // Topics are in the order of their channels: quotes, then indices.
-        let has_indices = topics.last().is_some_and(|topic| topic.channel != Channel::Quote);
+        let has_indices = topics.last().is_some_and(|topic| topic.channel() != Channel::Quote);
         let fields = stream.wish.fields;
         let looked_at = if has_indices {
-            let indices_at = topics.partition_point(|topic| topic.channel == Channel::Quote);
+            let indices_at = topics.partition_point(|topic| topic.channel() == Channel::Quote);
             let quotes = put(&topics[..indices_at], fields.quote);
             quotes + if quotes == indices_at { put(&topics[indices_at..], fields.index) } else { 0 }
         } else {
@@ -370,7 +370,7 @@ impl Encoder {
             let held = if there { debt.held } else { debt.given_rev(topic).unwrap_or(0) };
             let rev = self.topic_rev(stream, topic);
             // Of an image of which each change is given, only the first row is its state.
-            let is_event = held > 0 && topic.is_image() && stream.wish.is_event(topic.channel);
+            let is_event = held > 0 && topic.is_image() && stream.wish.is_event(topic.channel());
             if rev > held && !is_event {
                 if batch.is_full(self.row_bytes(stream, topic)) {
                     return false;
@@ -387,25 +387,25 @@ impl Encoder {
 
     /// The revision of a topic's last change; a window has the trades too.
     fn topic_rev(&self, stream: &Stream, topic: Topic) -> Rev {
-        let rev = self.replica.topic_rev(topic.channel, topic.symbol, stream.wish.depth);
-        let has_trades = stream.wish.window && topic.channel == Channel::Quote;
-        if has_trades { rev.max(self.replica.log.topic(Channel::Trade, topic.symbol).rev) } else { rev }
+        let rev = self.replica.topic_rev(topic.channel(), topic.symbol(), stream.wish.depth);
+        let has_trades = stream.wish.window && topic.channel() == Channel::Quote;
+        if has_trades { rev.max(self.replica.log.topic(Channel::Trade, topic.symbol()).rev) } else { rev }
     }
 
     fn push_topic_row(&mut self, stream: &Stream, topic: Topic, held: Rev, debt: &Debt, batch: &mut Batch) {
         let wish = &stream.wish;
-        let (replica, symbol) = (&self.replica, topic.symbol);
+        let (replica, symbol) = (&self.replica, topic.symbol());
         let name = replica.name(symbol);
         let out = batch.rows();
         let before = out.len();
-        let arrival_ns = match topic.channel {
+        let arrival_ns = match topic.channel() {
             Channel::Quote | Channel::Index => {
                 let sieve = stream.sieve.as_deref();
                 match sieve.map_or(Owed::Since(held), |sieve| sieve.owed(symbol, held, debt.held)) {
                     Owed::Nothing => {}
                     Owed::Out => push_out(out, name),
                     Owed::Since(since) => {
-                        let fields = wish.fields.mask(topic.channel);
+                        let fields = wish.fields.mask(topic.channel());
                         let mut shape = Shape { since, fields, style: wish.style };
                         if !wish.delta && replica.images.mask_since(symbol, since) & fields != 0 {
                             shape.since = 0;
@@ -441,14 +441,14 @@ impl Encoder {
             Channel::Trade if wish.is_event(Channel::Trade) => return,
             Channel::Status => return,
             Channel::Trade => {
-                let mut events = replica.log.topic_since(topic.channel, symbol, held);
+                let mut events = replica.log.topic_since(topic.channel(), symbol, held);
                 let is_wanted = |event: &&Event| matches!(event.what, What::Trade(_)) && passes(wish, event);
                 let Some(last) = events.find(is_wanted) else { return };
                 encode_event(out, name, last, wish.style);
                 last.arrival_ns
             }
             _ => {
-                let Some(open) = replica.bar(topic.channel, symbol) else { return };
+                let Some(open) = replica.bar(topic.channel(), symbol) else { return };
                 let Some(bar) = &open.bar else { return };
                 encode_bar(out, name, open, bar, wish.style);
                 open.arrival_ns
@@ -466,7 +466,7 @@ impl Encoder {
         }
         if held == 0 && debt.held > 0 {
             batch.added.put(b"\"");
-            push_topic(&mut batch.added, topic.channel, name);
+            push_topic(&mut batch.added, topic.channel(), name);
             batch.added.put(b"\",");
         }
     }
@@ -485,7 +485,7 @@ impl Encoder {
 
     /// How long the topic's row may be, for rows that can be long.
     fn row_bytes(&self, stream: &Stream, topic: Topic) -> usize {
-        let book = self.replica.book(topic.symbol).filter(|_| topic.channel == Channel::Book);
+        let book = self.replica.book(topic.symbol()).filter(|_| topic.channel() == Channel::Book);
         let depth = usize::from(stream.wish.depth);
         book.map_or(0, |book| (book.bids.len().min(depth) + book.asks.len().min(depth)) * LEVEL_TEXT_BYTES)
     }
@@ -493,7 +493,7 @@ impl Encoder {
     /// The topic's name as clients write it.
     pub fn topic_name(&self, topic: Topic) -> String {
         let mut name = Text::default();
-        push_topic(&mut name, topic.channel, self.replica.name(topic.symbol));
+        push_topic(&mut name, topic.channel(), self.replica.name(topic.symbol()));
         String::from_utf8_lossy(name.as_bytes()).into_owned()
     }
 

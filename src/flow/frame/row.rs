@@ -228,7 +228,10 @@ pub fn columns(wish: &Wish) -> Vec<Option<Vec<&'static str>>> {
         let is_image = !channel.fields().is_empty();
         let comes_along = wish.mode == Mode::TradeSafe && channel == Channel::Trade;
         let is_named = |named| named == channel || comes_along && named == Channel::Quote;
-        wish.topics.iter().any(|topic| topic.channel.map_or(is_image || comes_along, is_named))
+        let is_asked = |channel: Option<Channel>| channel.map_or(is_image || comes_along, is_named);
+        let mut single = wish.topics.single().iter();
+        single.any(|topic| is_asked(Some(topic.channel()).filter(|_| !topic.is_image())))
+            || wish.topics.open().any(|name| is_asked(name.channel))
     };
     let mut lists: Vec<_> =
         Channel::ALL.into_iter().map(|channel| has(channel).then(|| of(channel))).collect();
@@ -469,7 +472,7 @@ fn push_value(out: &mut Text, value: Option<Decimal>, kind: Kind, style: Style) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::dispatch::topic::{TopicName, TopicNames};
+    use crate::flow::dispatch::topic::{Asked, Topic, TopicName};
     use crate::flow::dispatch::wish::Fields;
     use tickgate_feeds::market::quote;
 
@@ -507,9 +510,10 @@ mod tests {
     #[test]
     fn an_array_says_which_of_the_announced_columns_follow() {
         let style = Style { strings: false, columns: true };
-        let topics = ["VCB", "status:*"].map(|topic| TopicName::parse(topic).expect("a topic"));
+        let quote = Topic::new(Channel::Quote, Symbol::at(0));
+        let topics = Asked::new(vec![quote], vec![TopicName::parse("status:*").expect("a topic")]);
         let fields = Fields { quote: SOME, index: 1 << STATE };
-        let lists = columns(&Wish { topics: TopicNames::new(topics.into()), fields, ..Wish::default() });
+        let lists = columns(&Wish { topics, fields, ..Wish::default() });
         let image = ["symbol", "rev", "q", "time_us", "mask", "state"];
         assert_eq!(
             lists,

@@ -155,8 +155,8 @@ impl Rows {
             // Whether a symbol has changed is a coin's toss: no jump hangs on it, only where the next one is put.
             let (mut changed, mut count) = ([Symbol::at(0); TOPICS_AT_ONCE], 0);
             for topic in topics {
-                changed[count % TOPICS_AT_ONCE] = topic.symbol;
-                count += usize::from(revs.get(topic.symbol.index()).is_some_and(|rev| *rev > since));
+                changed[count % TOPICS_AT_ONCE] = topic.symbol();
+                count += usize::from(revs.get(topic.symbol().index()).is_some_and(|rev| *rev > since));
             }
             let changed = &changed[..count.min(TOPICS_AT_ONCE)];
             let put = self.put_short(replica, changed, shape, out, limit, ticks);
@@ -166,7 +166,8 @@ impl Rows {
                     continue;
                 }
                 if out.len() > limit {
-                    return looked_at + topics.iter().position(|topic| topic.symbol == *symbol).unwrap_or(0);
+                    return looked_at
+                        + topics.iter().position(|topic| topic.symbol() == *symbol).unwrap_or(0);
                 }
                 self.put(row, out);
                 ticks.given.push(row.tick);

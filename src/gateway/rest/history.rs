@@ -60,12 +60,12 @@ pub fn history(name: &str, query: &str, form: Form, ingest: &Ingest, now: Time) 
         let message = format!("since_q: expected at most {}; numbers begin anew with each epoch", known.q);
         return Err(Mistake::new(Reason::BadRequest, message));
     }
-    let symbol = ingest.symbols().listing(topic.symbol).map(|listing| listing.name).unwrap_or_default();
+    let symbol = ingest.symbols().listing(topic.symbol()).map(|listing| listing.name).unwrap_or_default();
     let (ts_us, last_q) = (now.us(), known.q);
     let first_q = (known.q > known.gone_q).then_some(known.gone_q + 1);
     let first_q = first_q.map_or_else(|| "null".to_owned(), |q| q.to_string());
     let (mut name, mut gaps) = (Text::default(), Text::default());
-    push_topic(&mut name, topic.channel, &symbol);
+    push_topic(&mut name, topic.channel(), &symbol);
     let name = String::from_utf8_lossy(name.as_bytes()).into_owned();
     let begin = format!(
         "{{\"epoch\":\"{epoch}\",\"rev\":{rev},\"ts_us\":{ts_us},\"topic\":\"{name}\",\
@@ -78,7 +78,7 @@ pub fn history(name: &str, query: &str, form: Form, ingest: &Ingest, now: Time) 
         let events = events.range(from..events.len().min(from + EVENTS_AT_ONCE));
         lines(events, &symbol, form == Form::Ndjson, asked.strings)
     });
-    Ok(form.answer(begin, columns(topic.channel), rows, end))
+    Ok(form.answer(begin, columns(topic.channel()), rows, end))
 }
 
 /// The one topic of this name, if it has events.
@@ -90,7 +90,7 @@ fn resolve(name: &str, symbols: &Symbols) -> Result<Topic, Mistake> {
     }
     let topics = parsed.resolve(symbols, 1).map_err(|refusal| refuse(refusal.code, &refusal.message))?;
     let kept = "no history is kept of images, expected trade, status, bar_1s, bar_1m, bar_5m or bar_1h";
-    let topic = topics.first().filter(|topic| topic.channel > Channel::Book);
+    let topic = topics.first().filter(|topic| topic.channel() > Channel::Book);
     topic.copied().ok_or_else(|| refuse(Reason::BadTopic, kept))
 }
 
@@ -126,7 +126,7 @@ impl Asked {
 
 /// Copies the events from the log, some of them at a time: shards and feeds wait meanwhile.
 fn take(topic: Topic, asked: &Asked, ingest: &Ingest) -> Taken {
-    let Topic { channel, symbol } = topic;
+    let (channel, symbol) = (topic.channel(), topic.symbol());
     let since_q = asked.since_q.unwrap_or(0);
     let (events, known, epoch) = (VecDeque::new(), log::Topic::default(), Arc::default());
     let mut taken = Taken { events, has_more: false, known, rev: 0, epoch };
@@ -180,9 +180,9 @@ impl Taken {
             Some(event) => event.q,
         };
         if first_q > since_q + 1 {
-            let gone = self.known.gone(topic.channel, topic.symbol);
+            let gone = self.known.gone(topic.channel(), topic.symbol());
             let what =
-                What::Gap { channel: topic.channel, from: Some(since_q + 1), reason: Reason::LogOverrun };
+                What::Gap { channel: topic.channel(), from: Some(since_q + 1), reason: Reason::LogOverrun };
             self.events.push_front(Event { q: first_q - 1, what, ..gone });
         }
     }
@@ -310,14 +310,14 @@ mod tests {
 
     #[test]
     fn a_loss_without_a_beginning_is_one_gap() {
-        let topic = Topic { channel: Channel::Trade, symbol: Symbol::at(0) };
+        let topic = Topic::new(Channel::Trade, Symbol::at(0));
         let known = log::Topic::default();
-        let gap = Event { q: 10, ..known.gone(topic.channel, topic.symbol) };
+        let gap = Event { q: 10, ..known.gone(topic.channel(), topic.symbol()) };
         let (events, epoch) = (VecDeque::from([gap]), Arc::default());
         let mut taken = Taken { events, has_more: false, known, rev: 9, epoch };
         taken.begin_after(3, topic);
         let (from, reason) = (Some(4), Reason::LogOverrun);
-        let what = What::Gap { channel: topic.channel, from, reason };
+        let what = What::Gap { channel: topic.channel(), from, reason };
         assert_eq!(taken.events, [Event { what, ..gap }]);
     }
 

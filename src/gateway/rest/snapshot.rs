@@ -70,7 +70,7 @@ pub fn snapshot(
 
 /// The columns of these topics' rows: the selected fields, of both channels if there are both; or those of books.
 fn columns(topics: &[Topic], wish: &Wish) -> Result<Vec<&'static str>, Mistake> {
-    let has = |channel| topics.iter().any(|topic| topic.channel == channel);
+    let has = |channel| topics.iter().any(|topic| topic.channel() == channel);
     let mut columns = vec!["symbol", "rev", "q", "time_us"];
     if has(Channel::Book) {
         columns.extend(["state", "side", "level", "price", "size"]);
@@ -101,7 +101,7 @@ fn resolve(
     for text in names {
         let found = TopicName::parse(text).and_then(|name| name.resolve(symbols, topics_max + 1));
         match found.and_then(|found| too_deep(&found, depth, symbols).map_or(Ok(found), Err)) {
-            Ok(found) if found.iter().all(|topic| topic.channel <= Channel::Book) => topics.extend(found),
+            Ok(found) if found.iter().all(|topic| topic.channel() <= Channel::Book) => topics.extend(found),
             Ok(_) => {
                 let message = "expected quotes, indices or books: events have no image".to_owned();
                 rejected.push(Rejected::new(text, Reason::BadTopic, message));
@@ -124,11 +124,11 @@ fn rows(topics: &[Topic], wish: &Wish, ingest: &Ingest) -> Vec<u8> {
     let mut out = Text::default();
     for (at, (topic, book)) in topics.iter().zip(books).enumerate() {
         let own = Symbol::at(at as u32);
-        let Some(listing) = ingest.symbols().listing(topic.symbol) else { continue };
-        if topic.channel == Channel::Book && book.is_none() {
+        let Some(listing) = ingest.symbols().listing(topic.symbol()) else { continue };
+        if topic.channel() == Channel::Book && book.is_none() {
             continue;
         }
-        let passes = |filter: &Filter| !filter.concerns(topic.channel) || filter.takes(&images, own);
+        let passes = |filter: &Filter| !filter.concerns(topic.channel()) || filter.takes(&images, own);
         if !wish.filter.as_ref().is_none_or(passes) {
             continue;
         }
@@ -138,7 +138,7 @@ fn rows(topics: &[Topic], wish: &Wish, ingest: &Ingest) -> Vec<u8> {
                 encode_book(&mut out, &images, &listing.name, &book, wish.depth, style);
             }
             None => {
-                let shape = Shape { since: 0, fields: wish.fields.mask(topic.channel), style };
+                let shape = Shape { since: 0, fields: wish.fields.mask(topic.channel()), style };
                 encode_image(&mut out, &images, &listing.name, own, shape);
             }
         }
@@ -155,14 +155,14 @@ fn copy(topics: &[Topic], depth: u16, ingest: &Ingest) -> (Images, Vec<Option<Bo
     ingest.with_hub(|hub| {
         for topic in topics {
             let all = hub.images();
-            let (head, rev) = (all.head(topic.symbol), all.rev(topic.symbol));
+            let (head, rev) = (all.head(topic.symbol()), all.rev(topic.symbol()));
             let own = images.list(head.channel);
             for number in 0..head.channel.fields().len() as u8 {
-                images.replace(own, number, all.value(topic.symbol, number), rev);
+                images.replace(own, number, all.value(topic.symbol(), number), rev);
             }
             images.touch(own, rev, head.q, head.time, head.arrival_ns);
-            let is_book = topic.channel == Channel::Book;
-            books.push(if is_book { hub.book_top(topic.symbol, depth) } else { None });
+            let is_book = topic.channel() == Channel::Book;
+            books.push(if is_book { hub.book_top(topic.symbol(), depth) } else { None });
         }
     });
     (images, books)

@@ -10,7 +10,7 @@ use crate::base::limits::{COMMAND_TOPICS, REJECTED_TOLD_MAX, TOPICS_PER_TURN};
 use crate::base::reason::Reason;
 use crate::flow::dispatch::filter::Filter;
 use crate::flow::dispatch::streams::{Debt, Place, Selection, SessionKey};
-use crate::flow::dispatch::topic::{Refusal, Topic, TopicName, TopicNames, too_deep};
+use crate::flow::dispatch::topic::{Asked, Refusal, Topic, TopicName, too_deep};
 use crate::flow::dispatch::wish::{Mode, Rate, Wish};
 use crate::flow::frame::answer::{Answer, Listed, Numbers, Rejected, Subscription};
 use crate::flow::frame::command::{Command, Mistake, Subscribe, Update};
@@ -60,10 +60,10 @@ impl<I: Io> Shard<I> {
         let wish = Wish { packing: self.sessions[key as usize].packing, ..Wish::default() };
         let (wish, capped) = wish.with(&asked.options, self.identity.limits.rate_max);
         let found = self.resolve(&asked.topics, &wish, self.room(key));
-        if found.names.is_empty() {
+        if found.asked.is_empty() {
             return self.refuse_all(key, id, found.rejected);
         }
-        let wish = Wish { topics: found.names, ..wish };
+        let wish = Wish { topics: found.asked, ..wish };
         if let Err(mistake) = check(&wish) {
             return self.refuse(key, id, &mistake, Vec::new());
         }
@@ -96,16 +96,17 @@ impl<I: Io> Shard<I> {
         let Sub { place: old, capped: was_capped, .. } = self.sessions[key as usize].subs[at];
         let stream = self.streams.get(old.stream);
         let had = Arc::clone(&stream.wish);
-        let (topics, unknown) = topics_after(asked, &had.topics);
+        let had_names = had.topics.names(|symbol| self.encoder.replica.name(symbol));
+        let (topics, unknown) = topics_after(asked, &had_names);
         let room = self.room(key) + stream.selection.topics().len();
         let (wish, capped) = (*had).clone().with(&asked.options, self.identity.limits.rate_max);
         let mut found = self.resolve(&topics, &wish, room);
         self.stats.refusals[Reason::UnknownTopic as usize] += unknown.len() as u64;
         found.rejected.extend(unknown);
-        if found.names.is_empty() {
+        if found.asked.is_empty() {
             return self.refuse_all(key, id, found.rejected);
         }
-        let wish = Wish { topics: found.names, ..wish };
+        let wish = Wish { topics: found.asked, ..wish };
         if let Err(mistake) = check(&wish) {
             return self.refuse(key, id, &mistake, Vec::new());
         }
@@ -181,6 +182,11 @@ impl<I: Io> Shard<I> {
         }
     }
 
+    /// The name of a subscription for cursors; see [`Wish::name`].
+    pub(super) fn wish_name(&self, wish: &Wish) -> String {
+        wish.name(|symbol| self.encoder.replica.name(symbol))
+    }
+
     /// The answer's part about the effective options.
     fn subscription<'a>(
         &self,
@@ -200,7 +206,7 @@ impl<I: Io> Shard<I> {
             stream: stream.number,
             seq: stream.seq,
             rev: stream.rev,
-            wish: wish.name(),
+            wish: self.wish_name(wish),
             mode: wish.mode.name(),
             rate: wish.rate.map(Rate::per_second),
             capped_by: capped.then_some("limit"),
@@ -227,20 +233,24 @@ impl<I: Io> Shard<I> {
     /// What topic names mean today under these options, and which could not be taken.
     fn resolve(&mut self, texts: &[String], wish: &Wish, room: usize) -> Found {
         let mut found = Found::default();
-        let (mut names, mut topics) = (Vec::new(), Vec::new());
+        let (mut single, mut open, mut topics) = (Vec::new(), Vec::new(), Vec::new());
         let mut looked_up = texts.len();
         let mut texts: Vec<&String> = texts.iter().collect();
         texts.sort_unstable();
         texts.dedup();
         for text in texts {
             // A symbol listed since the pull a moment ago is not known here yet, and not to the client either.
-            let known = |topic: &Topic| self.encoder.knows(topic.symbol);
+            let known = |topic: &Topic| self.encoder.knows(topic.symbol());
             let at_most = room - topics.len() + 1;
             let means = TopicName::parse(text).and_then(|name| {
-                let means = name.resolve(self.ingest.symbols(), at_most)?;
-                looked_up += means.len();
-                let means = means.into_iter().filter(known).flat_map(|topic| wish.mode.with_its_own(topic));
-                let means: Vec<Topic> = means.collect();
+                let mut asked = name.resolve(self.ingest.symbols(), at_most)?;
+                looked_up += asked.len();
+                asked.retain(known);
+                if asked.is_empty() && !name.is_open() {
+                    return Err(Refusal::unknown("symbol"));
+                }
+                let means: Vec<Topic> =
+                    asked.iter().flat_map(|topic| wish.mode.with_its_own(*topic)).collect();
                 let room = room - topics.len();
                 if means.len() > room {
                     let message = format!("expected at most {room} more topics");
@@ -253,12 +263,12 @@ impl<I: Io> Shard<I> {
                     let message = "filter: expected a move in numbers or %, not in ticks".to_owned();
                     return Err(Refusal { code: Reason::UnknownTick, message });
                 }
-                Ok((name, means))
+                Ok((name, asked, means))
             });
             match means {
-                Ok((name, means)) => {
+                Ok((name, asked, means)) => {
                     topics.extend(means);
-                    names.push(name);
+                    if name.is_open() { open.push(name) } else { single.extend(asked) }
                 }
                 Err(Refusal { code, message }) => {
                     self.stats.refusals[code as usize] += 1;
@@ -267,15 +277,15 @@ impl<I: Io> Shard<I> {
             }
         }
         self.looked_up += looked_up;
-        found.names = TopicNames::new(names);
-        found.selection = Selection::new(topics);
+        found.asked = Asked::new(single, open);
+        found.selection = Selection::new(topics).shared_with(&found.asked);
         found
     }
 
     /// Whether the filter counts price steps that are not known.
     fn lacks_steps(&self, filter: Option<&Filter>, topic: Topic) -> bool {
-        let counts = filter.is_some_and(|filter| filter.counts_ticks() && filter.concerns(topic.channel));
-        counts && topic.channel < Channel::Book && self.encoder.replica.steps(topic.symbol).is_none()
+        let counts = filter.is_some_and(|filter| filter.counts_ticks() && filter.concerns(topic.channel()));
+        counts && topic.channel() < Channel::Book && self.encoder.replica.steps(topic.symbol()).is_none()
     }
 
     /// None of the topics could be taken.
@@ -384,20 +394,21 @@ fn check(wish: &Wish) -> Result<(), Mistake> {
 /// What topic names mean.
 #[derive(Default)]
 struct Found {
-    names: TopicNames,
+    asked: Asked,
     selection: Selection,
     rejected: Vec<Rejected>,
 }
 
 /// The topic names of a subscription after an update, and those that it should lose but never had.
-fn topics_after(asked: &Update, had: &TopicNames) -> (Vec<String>, Vec<Rejected>) {
+fn topics_after(asked: &Update, had: &[TopicName]) -> (Vec<String>, Vec<Rejected>) {
     if let Some(topics) = &asked.topics {
         return (topics.clone(), Vec::new());
     }
-    let mut topics: Vec<String> = had.iter().map(|name| name.to_string()).collect();
+    let mut topics: Vec<String> = had.iter().map(TopicName::to_string).collect();
     let mut unknown = Vec::new();
     for name in &asked.remove {
-        match topics.iter().position(|topic| topic == name) {
+        let shortest = TopicName::parse(name).map(|name| name.shortest().to_string());
+        match topics.iter().position(|topic| Ok(topic) == shortest.as_ref()) {
             Some(at) => drop(topics.remove(at)),
             None => {
                 let message = "no topic of this subscription".to_owned();

@@ -33,15 +33,15 @@ impl<I: Io> Shard<I> {
             let mistake = Mistake::of(Reason::NodeBehind);
             return Err(Mistake { retry_after_ms: Some(NODE_BEHIND_MS), ..mistake });
         }
-        let same = since.wish.as_ref().is_none_or(|name| *name == wish.name());
+        let same = since.wish.as_ref().is_none_or(|name| *name == self.wish_name(wish));
         // What a filter had let through by then is not remembered.
         if !same || wish.filter.is_some() {
             return Ok(None);
         }
         // Which members a group had when the client left is not remembered: after a change of groups all come whole.
         let regrouped = replica.grouped_rev > since.rev
-            && wish.topics.iter().any(|name| matches!(name.target, Target::Group(_)));
-        let is_new = |topic: &Topic| regrouped || replica.listed_rev(topic.symbol) > since.rev;
+            && wish.topics.open().any(|name| matches!(name.target, Target::Group(_)));
+        let is_new = |topic: &Topic| regrouped || replica.listed_rev(topic.symbol()) > since.rev;
         let news: Vec<Topic> = selection.topics().iter().copied().filter(is_new).collect();
         let exact = selection.topics().iter().all(|topic| self.is_exact(*topic, wish, since.rev));
         let debt = Debt { news: (!news.is_empty()).then(|| news.into()), ..Debt::holding(since.rev, 0) };
@@ -51,19 +51,19 @@ impl<I: Io> Shard<I> {
     /// Whether a client that held this topic at `rev` misses none of its changes when it gets the rest.
     fn is_exact(&self, topic: Topic, wish: &Wish, rev: Rev) -> bool {
         let replica = &self.encoder.replica;
-        let kept = !topic.is_image() || replica.log.keeps(topic.channel, topic.symbol);
-        if wish.is_event(topic.channel) && topic.channel.bar_ns().is_none() && kept {
+        let kept = !topic.is_image() || replica.log.keeps(topic.channel(), topic.symbol());
+        if wish.is_event(topic.channel()) && topic.channel().bar_ns().is_none() && kept {
             let log = &replica.log;
             // What this copy never had is an event of its log.
-            return log.topic(topic.channel, topic.symbol).gone_rev <= rev
-                && !log.topic_since(topic.channel, topic.symbol, rev).any(Event::is_overrun);
+            return log.topic(topic.channel(), topic.symbol()).gone_rev <= rev
+                && !log.topic_since(topic.channel(), topic.symbol(), rev).any(Event::is_overrun);
         }
         // What nobody here wanted meanwhile is not known: a book may have changed, and of bars none were made.
-        let known = match topic.channel {
-            Channel::Book => replica.book(topic.symbol).is_some_and(|book| book.depth >= wish.depth),
+        let known = match topic.channel() {
+            Channel::Book => replica.book(topic.symbol()).is_some_and(|book| book.depth >= wish.depth),
             channel => channel.bar_ns().is_none(),
         };
-        known && replica.topic_rev(topic.channel, topic.symbol, wish.depth) <= rev
+        known && replica.topic_rev(topic.channel(), topic.symbol(), wish.depth) <= rev
     }
 
     /// What a member of a stream is owed on another one.
@@ -75,7 +75,7 @@ impl<I: Io> Shard<I> {
             old.selection.topics().binary_search(topic).is_err()
                 || had.lacks(*topic)
                 || old.joined_at(*topic) > had.held
-                || wish.needs_more_than(&old.wish, topic.channel)
+                || wish.needs_more_than(&old.wish, topic.channel())
         };
         let news: Vec<Topic> = selection.topics().iter().copied().filter(is_new).collect();
         had.further.retain(|(topic, _)| news.binary_search(topic).is_err());

@@ -84,7 +84,7 @@ impl Encoder {
     /// be more of it; but as of images, once in a payment.
     fn push_losses(&mut self, stream: &Stream, debt: &mut Debt, target: Rev, batch: &mut Batch) -> bool {
         for &topic in stream.events() {
-            let Known { gone_rev, gone_q, .. } = *self.replica.log.topic(topic.channel, topic.symbol);
+            let Known { gone_rev, gone_q, .. } = *self.replica.log.topic(topic.channel(), topic.symbol());
             if gone_rev <= debt.events {
                 continue;
             }
@@ -103,8 +103,8 @@ impl Encoder {
     fn push_loss(&mut self, topic: Topic, from: Option<u64>, to: u64, reason: Reason, batch: &mut Batch) {
         self.stats.gaps += 1;
         self.stats.overruns += u64::from(reason == Reason::LogOverrun);
-        let name = self.replica.name(topic.symbol);
-        push_gap(&mut batch.gaps, topic.channel, name, from, to, reason.label());
+        let name = self.replica.name(topic.symbol());
+        push_gap(&mut batch.gaps, topic.channel(), name, from, to, reason.label());
     }
 
     /// Appends an event's row; says whether it has one: of an image's change no selected field may be in it.
@@ -145,13 +145,13 @@ impl Encoder {
 
     /// Whether changes of an image after `since` are no longer in the log.
     fn has_lost(&self, topic: Topic, since: Rev) -> bool {
-        let Topic { channel, symbol } = topic;
+        let (channel, symbol) = (topic.channel(), topic.symbol());
         self.replica.log.topic(channel, symbol).gone_rev > since && self.replica.images.rev(symbol) > since
     }
 
     /// Announces that changes of an image are lost, and gives it whole.
     fn push_instead(&mut self, stream: &Stream, topic: Topic, debt: &mut Debt, batch: &mut Batch) {
-        let Topic { channel, symbol } = topic;
+        let (channel, symbol) = (topic.channel(), topic.symbol());
         // The row itself has the last number.
         let last_q = self.replica.images.head(symbol).q;
         self.push_loss(topic, None, last_q.saturating_sub(1), Reason::LogOverrun, batch);
@@ -167,14 +167,14 @@ impl Encoder {
 
     /// Appends what changed of a trade's quote until the trade, unless it was given.
     fn push_quote_met(&mut self, stream: &Stream, trade: &Event, debt: &mut Debt, batch: &mut Batch) {
-        let topic = Topic { channel: Channel::Quote, symbol: trade.symbol };
+        let topic = Topic::new(Channel::Quote, trade.symbol);
         if stream.kept_images().binary_search(&topic).is_err() {
             return; // only the trades were asked for
         }
         if debt.given_rev(topic).is_none() {
             if debt.lacks(topic) {
                 self.push_topic_row(stream, topic, 0, debt, batch);
-                return debt.gave(topic, self.replica.images.rev(topic.symbol));
+                return debt.gave(topic, self.replica.images.rev(topic.symbol()));
             }
             if stream.joined_at(topic) > debt.held {
                 return; // it comes whole at the next slot
@@ -188,7 +188,7 @@ impl Encoder {
         let mut change: Option<Change> = None;
         let log = &self.replica.log;
         for event in
-            log.topic_since(topic.channel, topic.symbol, since).filter(|event| event.rev <= trade.rev)
+            log.topic_since(topic.channel(), topic.symbol(), since).filter(|event| event.rev <= trade.rev)
         {
             let What::Image { channel, mask, present, .. } = event.what else { continue };
             // The newest comes first, and of each field the newest value counts.
@@ -205,7 +205,7 @@ impl Encoder {
             change.mask |= mask;
         }
         let Some(change) = change else { return };
-        let (name, out) = (self.replica.name(topic.symbol), batch.rows());
+        let (name, out) = (self.replica.name(topic.symbol()), batch.rows());
         let before = out.len();
         let values = values.into_iter().flatten();
         encode_change(out, name, change, values, stream.wish.fields.quote, stream.wish.style);
@@ -238,7 +238,7 @@ impl Encoder {
         let mut due = Vec::new();
         for &topic in stream.events().iter().chain(stream.event_images()) {
             let since = since(stream, debt, topic);
-            let events = self.replica.log.topic_since(topic.channel, topic.symbol, since);
+            let events = self.replica.log.topic_since(topic.channel(), topic.symbol(), since);
             due.extend(
                 events.filter(|event| is_due(stream, debt, target, event)).take(CHAINED_MAX - due.len()),
             );
@@ -272,8 +272,8 @@ impl Encoder {
     /// The number of the topic's last event that somebody who holds `rev` has been given.
     pub fn q_at(&self, topic: Topic, rev: Rev) -> u64 {
         let log = &self.replica.log;
-        let known = log.topic(topic.channel, topic.symbol);
-        let first_after = log.topic_since(topic.channel, topic.symbol, rev).last();
+        let known = log.topic(topic.channel(), topic.symbol());
+        let first_after = log.topic_since(topic.channel(), topic.symbol(), rev).last();
         first_after.map_or(known.q, |event| match event.what {
             What::Gap { from: Some(from), .. } => from - 1,
             _ => event.q - 1,
@@ -282,7 +282,7 @@ impl Encoder {
 }
 
 fn topic_of(event: &Event) -> Topic {
-    Topic { channel: event.channel(), symbol: event.symbol }
+    Topic::new(event.channel(), event.symbol)
 }
 
 /// Up to where the client was given what the log has of a topic.
@@ -309,7 +309,7 @@ pub(super) fn passes(wish: &Wish, event: &Event) -> bool {
 
 /// The extremes of an image's last price and the volume of its trades after `since`: nothing where the log has lost some.
 pub(super) fn window_of(replica: &Replica, topic: Topic, since: Rev) -> Window {
-    let Topic { channel, symbol } = topic;
+    let (channel, symbol) = (topic.channel(), topic.symbol());
     let log = &replica.log;
     let mut window = Window::default();
     if log.topic(channel, symbol).gone_rev <= since {
