@@ -19,7 +19,7 @@ SILENT, SILENT_BYTES = 800, 4096
 CALM = "synthetic:load?symbols=1&rate=1"
 # A topic on a list of the client's own: four bytes in the list, four to eight in the index of interest; the rest is what
 # the commands and first pictures of all of them took for a while.
-TOPIC_BYTES, FEW, MANY = 32, 30, 130
+TOPIC_BYTES, FEW, MANY = 48, 30, 130
 WIDE = "synthetic:load?symbols=1000&rate=1"
 
 
