@@ -179,8 +179,8 @@ FEEDS = [
           "Breaks a second in a venue's own numbering. Losses: ingest_merged, updates merged because the ingest queue was "
           "full (detail is lost, the newest value is not); ingest_overflow, trades lost there, and upstream_gap, trades "
           "that the source lacks, each announced to clients as a gap; log_overrun, gaps told to clients that came too late; "
-          "symbol_refused, symbols of two feeds, or too many; upstream_silent, times that the gateway upstream said nothing for too "
-          "long. Far levels that books gave up for lack of room.",
+          "late_trade, trades that came after a bar of theirs was final; symbol_refused, symbols of two feeds, or too many; "
+          "upstream_silent, times that the gateway upstream said nothing for too long. Far levels that books gave up for lack of room.",
           (rate("tickgate_feed_gaps_total", "instance, feed"), "breaks {{feed}} {{instance}}"),
           (rate("tickgate_losses_total", "instance, reason"), "{{reason}} {{instance}}"),
           (rate("tickgate_book_levels_dropped_total"), "book levels dropped {{instance}}"), width=6),

@@ -11,6 +11,7 @@ mod lines;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,8 +96,8 @@ pub struct Capture {
     played: Time,
     /// Messages of this pass that could be decoded: a pass without any is the last.
     decoded: u64,
-    /// Symbols whose book has been told of, to be emptied before the next pass.
-    books: Vec<Symbol>,
+    /// Symbols of this pass, and whether their book has been told of, to be emptied before the next.
+    seen: BTreeMap<Symbol, bool>,
     /// What earlier passes skipped.
     skipped: Skipped,
     errors: u64,
@@ -138,7 +139,7 @@ impl Plan {
             outside: None,
             played: Time::default(),
             decoded: 0,
-            books: Vec::new(),
+            seen: BTreeMap::new(),
             skipped: Skipped::default(),
             errors: 0,
             last_error: None,
@@ -257,18 +258,19 @@ impl Capture {
             return false;
         }
         let nothing = Level { price: Decimal::ZERO, size: Decimal::ZERO, side: Side::Buy, reset: true };
-        out.extend(self.books.drain(..).map(|symbol| Update::new(symbol, self.played, Body::Level(nothing))));
+        for (&symbol, has_book) in &self.seen {
+            let bodies = [Some(Body::Rewound), has_book.then_some(Body::Level(nothing))];
+            out.extend(bodies.into_iter().flatten().map(|body| Update::new(symbol, self.played, body)));
+        }
+        self.seen.clear();
         true
     }
 
-    /// Remembers whose books begin among these updates; every book begins with a reset.
-    fn note_books(&mut self, updates: &[Update]) {
+    /// Remembers of whom these updates are, and whose books begin among them: every book begins with a reset.
+    fn note_seen(&mut self, updates: &[Update]) {
         for update in updates {
-            if matches!(update.body, Body::Level(level) if level.reset)
-                && !self.books.contains(&update.symbol)
-            {
-                self.books.push(update.symbol);
-            }
+            let begins = matches!(update.body, Body::Level(level) if level.reset);
+            *self.seen.entry(update.symbol).or_default() |= begins;
         }
     }
 }
@@ -292,7 +294,7 @@ impl Source for Capture {
             let before = out.len();
             self.play(out);
             if self.plan.looped {
-                self.note_books(&out[before..]);
+                self.note_seen(&out[before..]);
             }
         }
         Next::Now

@@ -409,6 +409,8 @@ pub enum Body {
     },
     /// That many trades of the symbol had to go because the gateway could not take them.
     Lost(u32),
+    /// The source begins anew: what it says of the symbol from here on may be of an earlier time.
+    Rewound,
 }
 
 impl Body {

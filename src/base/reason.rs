@@ -111,6 +111,8 @@ reasons! {
     LogOverrun = "log_overrun", Loss, "fell out of the event log";
     /// The venue itself said or showed that something is missing.
     UpstreamGap = "upstream_gap", Loss, "missing from the source";
+    /// A trade came after the bar of its time was final, and is in none.
+    LateTrade = "late_trade", Loss, "came after its bar was final";
     /// The gateway that this one takes its updates from said nothing for too long.
     UpstreamSilent = "upstream_silent", Loss, "nothing came from the upstream gateway";
     /// A feed named a symbol that belongs to another feed, or the table is full.

@@ -136,7 +136,7 @@ fn drop_overwritten(queue: &mut Vec<Update>) {
                 fields.remove(&(symbol, Channel::Quote));
                 fields.remove(&(symbol, Channel::Index));
             }
-            Body::Bar(_) | Body::Phase(_) | Body::State(_) => {}
+            Body::Bar(_) | Body::Phase(_) | Body::State(_) | Body::Rewound => {}
         }
     }
     let mut at = 0;

@@ -168,11 +168,12 @@ impl Metrics {
             (Reason::IngestMerged, buffer.merged),
             (Reason::IngestOverflow, buffer.trades_lost),
             (Reason::UpstreamGap, hub.missing),
+            (Reason::LateTrade, hub.late_trades),
             (Reason::LogOverrun, sum.encoder.overruns),
             (Reason::UpstreamSilent, silences),
             (Reason::SymbolRefused, refused),
         ] {
-            let help = "Updates merged, trades lost or missing, gaps told for want of log, symbols refused.";
+            let help = "Updates merged, trades lost, missing or late for a bar, gaps told for want of log, symbols refused.";
             self.count("tickgate_losses_total", help, &label(reason), value);
         }
     }

@@ -20,7 +20,7 @@ API = yaml.safe_load((ROOT / "docs/asyncapi.yaml").read_text())
 NORM = (ROOT / "docs/protocol.md").read_text()
 COMMANDS = {"subscribe", "update", "unsubscribe", "list", "ping"}
 # Reasons of losses that no message carries: the gateway counts them.
-COUNTED = {"ingest_merged", "symbol_refused"}
+COUNTED = {"ingest_merged", "late_trade", "symbol_refused"}
 # Mistakes that need more than the form of a message to be seen.
 BEYOND_FORM = ("filter: column", "topics: none would be left")
 

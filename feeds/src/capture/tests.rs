@@ -178,9 +178,11 @@ fn a_part_is_looped_and_errors_in_it_say_where() {
         open(&file, "speed=max&loop=true&start=3999000&end=9500000").expect("a capture");
     assert_eq!(symbols.find("BTCUSDT"), Some(Symbol::at(0)), "listed before the first update");
     let mut out = Vec::new();
-    while out.len() < 8 {
+    while out.len() < 10 {
         assert_eq!(capture.next(Time(5), &mut out), Next::Now);
     }
+    let (ends, out): (Vec<_>, Vec<_>) = out.into_iter().partition(|update| update.body == Body::Rewound);
+    assert_eq!(ends.len(), 2, "each pass ends with a word of it");
     let ms: Vec<_> = out.iter().step_by(2).map(|update| update.time.0 / 1_000_000).collect();
     assert_eq!(ms, [2_999, 3_000, 2_999, 3_000]);
     assert_eq!(capture.errors(), 2, "one in each pass: what is not of the part is not looked at");
@@ -316,6 +318,7 @@ fn a_loop_begins_anew_with_an_empty_book() {
     assert_eq!(capture.next(Time(5), &mut first), Next::Now);
     assert_eq!(capture.next(Time(6), &mut second), Next::Now);
     let empty = first.pop().expect("the reset");
+    assert_eq!(first.pop().map(|update| update.body), Some(Body::Rewound), "time goes back");
     assert!(matches!(empty.body, Body::Level(level) if level.reset && level.size.is_zero()), "{empty:?}");
     assert_eq!((first.len(), empty.time), (4, Time(3)));
     assert_eq!(second[..4], first, "numbers seen in the first pass are new again");

@@ -1,7 +1,9 @@
 //! Bars made from trades, or taken from venues that make their own.
 //!
 //! A bar belongs to its trades' own time, so a replay makes the same bars at any speed. It is closed when the feed's time
-//! has passed its end by [`GRACE_NS`]; a venue's own when the venue says so or begins the next. Bound kept here: one open bar for each topic that somebody wants.
+//! has passed its end by [`GRACE_NS`], once; a venue's own when the venue says so or begins the next.
+//!
+//! Bound kept here: one open bar for each topic that somebody wants.
 
 use std::collections::BTreeMap;
 
@@ -38,6 +40,8 @@ struct Entry {
     feed: FeedId,
     /// Nothing of the topic was looked at before this.
     began: Option<Time>,
+    /// The end of the last final bar: a trade from before it comes too late for what clients hold as final.
+    closed: Time,
     /// The venue sends bars of this topic: ours would only disagree.
     from_venue: bool,
     /// The revision at which somebody began to want it: whoever holds less may never have seen it.
@@ -50,6 +54,7 @@ pub struct Bars {
     entries: BTreeMap<(Symbol, Channel), Entry>,
     /// By feed: the feed's time at which some bar is to be closed.
     due: Vec<Time>,
+    late_trades: u64,
 }
 
 /// A bar that has become final, with its number.
@@ -59,7 +64,8 @@ impl Bars {
     /// From `rev` on bars of this topic are made, if they were not; the first is number `q`.
     pub fn want(&mut self, symbol: Symbol, channel: Channel, feed: FeedId, q: u64, rev: Rev) {
         let open = OpenBar { symbol, channel, bar: None, rev: 0, q, time: Time(0), arrival_ns: 0 };
-        let new = Entry { open, feed, began: None, from_venue: false, wanted_rev: rev };
+        let new =
+            Entry { open, feed, began: None, closed: Time(i64::MIN), from_venue: false, wanted_rev: rev };
         self.entries.entry((symbol, channel)).or_insert(new).wanted_rev = rev;
     }
 
@@ -116,9 +122,11 @@ impl Bars {
             let Some(length) = entry.open.channel.bar_ns() else { continue };
             let start = Time(time.0.div_euclid(length) * length);
             let began = *entry.began.get_or_insert(time);
+            if start < entry.open.bar.map_or(entry.closed, |bar| bar.start) {
+                self.late_trades += 1;
+                continue;
+            }
             let bar = match &entry.open.bar {
-                // A trade from before the open bar comes too late for a bar that clients may hold as final.
-                Some(bar) if start < bar.start => continue,
                 Some(bar) => extended(bar, trade),
                 None => {
                     let first = Bar::new(entry.open.channel, start, [trade.price; 4], trade.size, 1);
@@ -175,6 +183,19 @@ impl Bars {
         }
     }
 
+    /// The symbol's trades may be of an earlier time from now on: what is open is over, and nothing comes too late.
+    pub fn rewind(&mut self, symbol: Symbol, finals: &mut Vec<Final>) {
+        for (_, entry) in self.entries.range_mut((symbol, Channel::Bar1s)..=(symbol, Channel::Bar1h)) {
+            entry.close(finals);
+            (entry.began, entry.closed) = (None, Time(i64::MIN));
+        }
+    }
+
+    /// Trades that came too late for a bar, once for each.
+    pub fn late_trades(&self) -> u64 {
+        self.late_trades
+    }
+
     /// Stamps the topics whose bar has just become final: they have none open from this revision on.
     pub fn closed_at(&mut self, symbol: Symbol, channel: Channel, rev: Rev) {
         if let Some(entry) = self.entries.get_mut(&(symbol, channel)) {
@@ -191,6 +212,7 @@ impl Entry {
     fn close(&mut self, finals: &mut Vec<Final>) {
         if let Some(mut bar) = self.open.bar.take() {
             bar.is_final = true;
+            self.closed = bar.end();
             finals.push((self.open.symbol, bar, self.open.q));
             self.open.q += 1;
         }
@@ -250,9 +272,20 @@ mod tests {
         let (_, second, q) = finals.pop().expect("the second second is over");
         assert_eq!((q, second.is_partial), (2, false));
         assert_eq!(second.prices(), [12, 12, 9, 9].map(Decimal::from));
-        bars.add(symbol, &trade(1), Time(S), 0, 9);
+        bars.add(symbol, &trade(1), Time(2 * S - 1), 0, 9);
+        assert_eq!(bars.late_trades(), 1, "its second is over, its minute is not");
         bars.close_due(feed, Time(i64::MAX), &mut finals);
         let minute = finals.iter().find(|(_, bar, _)| bar.channel == Channel::Bar1m).expect("the minute's").1;
         assert_eq!((minute.trades, minute.volume), (5, Decimal::TEN));
+        bars.add(symbol, &trade(1), Time(59 * S), 0, 10);
+        assert_eq!((bars.late_trades(), bars.changed_since(9).count()), (2, 1), "a minute is final once");
+
+        finals.clear();
+        bars.rewind(symbol, &mut finals);
+        assert_eq!(finals.len(), 1, "what was open is over");
+        bars.add(symbol, &trade(3), Time(S / 2), 0, 11);
+        let again: Vec<_> = bars.changed_since(10).filter_map(|open| open.bar).collect();
+        assert!(again.len() == 2 && again.iter().all(|bar| bar.is_partial && bar.trades == 1), "{again:?}");
+        assert_eq!(bars.late_trades(), 2);
     }
 }

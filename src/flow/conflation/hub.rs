@@ -31,6 +31,8 @@ pub struct Stats {
     pub repeats: u64,
     /// Events that the source itself did not have, each announced as a gap.
     pub missing: u64,
+    /// Trades that came too late for a bar; each counts once for every bar without it.
+    pub late_trades: u64,
     /// Cuts made.
     pub cuts: u64,
     /// Levels of books that had no room.
@@ -125,7 +127,8 @@ impl Hub {
     pub fn stats(&self) -> Stats {
         let (silent, silenced) = self.rhythm.counts();
         let dropped = self.books.dropped() + self.adopted.as_ref().map_or(0, |adopted| adopted.dropped);
-        Stats { book_levels_dropped: dropped, silent, silenced, ..self.stats }
+        let late_trades = self.bars.late_trades();
+        Stats { book_levels_dropped: dropped, late_trades, silent, silenced, ..self.stats }
     }
 
     /// Applies updates in order.
@@ -368,6 +371,7 @@ impl Hub {
                 self.lose(update, rev, *channel, *count, Reason::UpstreamGap)
             }
             Body::Lost(count) => self.lose(update, rev, Channel::Trade, *count, Reason::IngestOverflow),
+            Body::Rewound => false, // its bars are closed already
             Body::Level(level) => {
                 self.books.apply(symbol, level, update.time, update.arrival_ns);
                 let changed = self.has_data(symbol, rev);
@@ -401,10 +405,14 @@ impl Hub {
 
     /// Closes the bars whose time is over when this update has come.
     fn close_bars(&mut self, feed: FeedId, update: &Update) {
-        self.bars.close_due(feed, update.time, &mut self.finals);
-        if matches!(update.body, Body::Trade(_)) {
-            self.bars.close_before(update.symbol, update.time, &mut self.finals);
+        match update.body {
+            // Quotes of some venues have no time but that of their arrival, by a clock that may be ahead.
+            Body::Image { .. } => return,
+            Body::Trade(_) => self.bars.close_before(update.symbol, update.time, &mut self.finals),
+            Body::Rewound => self.bars.rewind(update.symbol, &mut self.finals),
+            _ => {}
         }
+        self.bars.close_due(feed, update.time, &mut self.finals);
         self.log_finals(update.time, update.arrival_ns);
     }
 
@@ -493,7 +501,7 @@ impl Hub {
 mod tests {
     use super::*;
     use rust_decimal::Decimal;
-    use tickgate_feeds::market::{Bar, quote};
+    use tickgate_feeds::market::{Bar, Trade, TradeKind, quote};
 
     const FEED: FeedId = FeedId(1);
 
@@ -532,6 +540,35 @@ mod tests {
         assert_eq!(state(&hub), State::Live, "it has no phase any more");
         say(&mut hub, Body::State(State::Pending));
         assert_eq!(state(&hub), State::Pending);
+    }
+
+    #[test]
+    fn quotes_by_another_clock_close_no_bar() {
+        const S: i64 = 1_000_000_000;
+        let (mut hub, a) = hub();
+        hub.want(Want { channel: Channel::Bar1s, symbol: a, depth: 0 }, true);
+        let trade = Trade {
+            price: Decimal::ONE,
+            size: Decimal::ONE,
+            trade_id: 0,
+            ref_trade_id: 0,
+            source_seq: 0,
+            side: None,
+            kind: TradeKind::New,
+        };
+        for at in 0..30 {
+            let bid = [(quote::BID, Some(Decimal::from(at)))];
+            hub.apply(&[
+                Update::new(a, Time(at * S / 10), Body::Trade(trade)),
+                Update::image(a, Channel::Quote, Time(at * S / 10 + 4 * S), &bid),
+            ]);
+        }
+        let cut = hub.cut(0, 0);
+        let trades = cut.events.iter().filter_map(|event| match event.what {
+            What::Bar(bar) => Some(bar.trades),
+            _ => None,
+        });
+        assert_eq!((trades.collect::<Vec<_>>(), hub.stats().late_trades), (vec![10, 10], 0));
     }
 
     #[test]

@@ -115,7 +115,7 @@ impl Board {
                     self.check_index();
                 }
             }
-            Body::Bar(_) | Body::State(_) | Body::Missing { .. } | Body::Lost(_) => {
+            Body::Bar(_) | Body::State(_) | Body::Missing { .. } | Body::Lost(_) | Body::Rewound => {
                 panic!("{}: {update:?}", self.label)
             }
         }
