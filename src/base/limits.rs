@@ -23,7 +23,7 @@ pub struct Limits {
     pub message_bytes_max: usize,
     /// The request line and head of a handshake, in bytes; also the URL's bound.
     pub url_bytes_max: usize,
-    /// Topics named in one command.
+    /// Topics named in one command: all that a session may have.
     pub topics_per_command_max: usize,
     /// Topics a session may have after groups and wildcards are resolved.
     pub topics_per_session_max: usize,
@@ -73,7 +73,7 @@ impl Default for Limits {
             connections_max: 100_000,
             message_bytes_max: 64 << 10,
             url_bytes_max: 8 << 10,
-            topics_per_command_max: 1024,
+            topics_per_command_max: 4096,
             topics_per_session_max: 4096,
             streams_per_session_max: 32,
             commands_per_second: 10,

@@ -102,7 +102,14 @@ impl Plan {
             rejected.iter().map(|rejected| (told(&rejected, "topic"), told(&rejected, "code")));
         let is_meant =
             |(topic, code): &(String, String)| code != "unknown_topic" || self.symbols.contains(topic);
-        refusals.find(is_meant).map(|(topic, code)| format!("{topic} with {code}"))
+        let (topic, code) = refusals.find(is_meant)?;
+        let advice = match code.as_str() {
+            "topic_limit" => {
+                ": its limits.topics_per_session_max must allow four for each symbol, and one for each of bars"
+            }
+            _ => "",
+        };
+        Some(format!("{topic} with {code}{advice}"))
     }
 }
 
