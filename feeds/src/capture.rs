@@ -172,7 +172,7 @@ impl Capture {
         }
         let path = &self.plan.path;
         match (self.last_error.take(), self.outside) {
-            _ if self.decoded > 0 => Ok(()),
+            _ if self.decoded > 0 => self.plan.part.check(self.played),
             (Some(last), _) => Err(format!("no line can be read of {}", first.unwrap_or(last))),
             (None, Some(time)) => Err(self.nothing(time)),
             (None, None) if self.lines.is_early() => {

@@ -39,6 +39,18 @@ impl Part {
         }
         Ok(Self { start, end })
     }
+
+    /// Refuses a start in seconds, milliseconds or microseconds: of a line's time it would be a thousandth or less.
+    pub(super) fn check(&self, line: Time) -> Result<(), String> {
+        let start = self.start;
+        if start > Self::WHOLE.start && line.0 / start.0 >= 900 {
+            let (number, start, line) = (start.0, show(start), show(line));
+            return Err(format!(
+                "option start of capture: {number} is {start}, long before its lines of {line}; expected {EXPECTED}"
+            ));
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Display for Part {

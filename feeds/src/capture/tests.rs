@@ -309,6 +309,19 @@ fn what_cannot_be_played_is_said_in_one_line() {
 }
 
 #[test]
+fn a_start_in_another_unit_is_refused() {
+    let file = File::new("units", trade(1_723_194_900_000_000_000, 1).as_bytes());
+    for start in [1_723_194_900_i64, 1_723_194_900_000, 1_723_194_900_000_000] {
+        let error = open(&file, &format!("start={start}")).err().expect("another unit");
+        assert!(error.contains(&format!("start of capture: {start} is 1970-01-")), "{error}");
+        assert!(error.contains("its lines of 2024-08-09T09:15:00Z; expected a time such as"), "{error}");
+    }
+    for start in [1_723_194_899_000_000_000_i64, 1_723_194_900_000_000_000] {
+        assert!(open(&file, &format!("start={start}")).is_ok());
+    }
+}
+
+#[test]
 fn a_loop_begins_anew_with_an_empty_book() {
     let text =
         depth(1) + "2 {\"lastUpdateId\":1,\"bids\":[[\"1\",\"1\"]],\"asks\":[]}\n" + &depth(2) + &trade(3, 9);
