@@ -5,6 +5,7 @@ measurement.
 """
 
 import json
+import math
 import random
 import statistics
 from pathlib import Path
@@ -26,6 +27,18 @@ def interval(ratios: list[float]) -> tuple[float, float]:
     draw = random.Random(1)
     medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(2_000))
     return medians[100], medians[1_900]
+
+
+def conflation_alone_ms(share: float) -> float:
+    """How old a row of the market workload is when its slot ends, whatever is sent: the quantile over all rows. Ticks of
+    a symbol come independently, so the newest of rate r is older than a with probability exp(-r a)."""
+    rates = [20_000 / rank / sum(1 / other for other in range(1, 1_001)) for rank in range(1, 1_001)]
+    younger = lambda age_s: sum(1 - math.exp(-rate * age_s) for rate in rates)
+    low_s, high_s = 0, 1 / FRAMES_PER_S
+    for _ in range(30):
+        middle_s = (low_s + high_s) / 2
+        low_s, high_s = (middle_s, high_s) if younger(middle_s) < share * younger(1 / FRAMES_PER_S) else (low_s, middle_s)
+    return low_s * 1_000
 
 
 def cpu(report: dict) -> float:
@@ -124,6 +137,9 @@ def render(folders: list[Path]) -> str:
         if found:
             clients = max(row["report"]["parameters"]["clients"] for rows in found.values() for row in rows)
             parts += [f"{WORKLOADS[workload].title}; {clients:,} clients.", "\n".join(table(workload, found))]
+    if chosen["market"]:
+        alone = " / ".join(f"{conflation_alone_ms(share):.0f}" for share in (0.5, 0.99))
+        parts.append(f"Conflation alone, computed: a row is {alone} ms old when its slot ends (p50 / p99).")
     pairs = [pair for found in chosen.values() for rows in found.values() for pair in pairs_of(rows)]
     parts += [
         f"Medians over the pairs, the ratio of CPU within each pair; {len(pairs) - sum(map(counts, pairs))} of "

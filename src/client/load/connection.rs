@@ -65,6 +65,8 @@ pub(super) struct Connection {
     pub(super) socket: TcpStream,
     pub(super) stage: Stage,
     index: usize,
+    /// When it was to connect, and when it began to.
+    wanted_us: u64,
     began_us: u64,
     has_frame: bool,
     carry: Vec<u8>,
@@ -75,7 +77,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Begins to connect. A port that is still taken, as after a quick reconnect, is left to the kernel to choose.
-    pub(super) fn open(plan: &Plan, index: usize) -> std::io::Result<Connection> {
+    pub(super) fn open(plan: &Plan, index: usize, wanted_us: u64) -> std::io::Result<Connection> {
         let source = plan.source(index);
         let socket = match (dial(plan, index, source), source) {
             (Err(error), Some(source))
@@ -89,6 +91,7 @@ impl Connection {
             socket: TcpStream::from_std(socket.into()),
             stage: Stage::Connecting,
             index,
+            wanted_us,
             began_us: wall_us(),
             has_frame: false,
             carry: Vec::new(),
@@ -205,7 +208,7 @@ impl Connection {
                     let tally = &mut *desk.tally;
                     if !self.has_frame {
                         self.has_frame = true;
-                        tally.first_frame_us.saturating_record(now_us.saturating_sub(self.began_us));
+                        tally.first_frame_us.saturating_record(now_us.saturating_sub(self.wanted_us));
                     }
                     if let Some(continuity) = &mut self.continuity {
                         let found = continuity.on_batch(&head);

@@ -14,7 +14,7 @@ use super::connection::{Connection, Desk, End, READ_BYTES, Stage};
 use super::plan::Plan;
 use super::tally::Tally;
 use crate::base::random::Random;
-use crate::client::clock::instant;
+use crate::client::clock::{instant, wall_us};
 
 /// Handshakes under way together: far below the backlog of 4096, so that none is dropped and retried after a second.
 pub(super) const HANDSHAKES_MAX: usize = 512;
@@ -50,8 +50,8 @@ pub(super) struct Worker {
     number: usize,
     poll: Poll,
     slots: Vec<Option<Connection>>,
-    /// Slots that wait to be opened.
-    waiting: VecDeque<usize>,
+    /// Slots that wait to be opened, and since when: who waits for a place waits like the others.
+    waiting: VecDeque<(usize, u64)>,
     in_flight: usize,
     tally: Tally,
     random: Random,
@@ -70,7 +70,7 @@ impl Worker {
         Ok(Worker {
             poll: Poll::new().map_err(|error| format!("epoll: {error}"))?,
             slots: (0..count).map(|_| None).collect(),
-            waiting: (0..count).collect(),
+            waiting: (0..count).map(|slot| (slot, wall_us())).collect(),
             in_flight: 0,
             tally: Tally::new()?,
             random: Random::new(plan.seed ^ number as u64),
@@ -121,9 +121,9 @@ impl Worker {
     fn open_some(&mut self) {
         let bound = (HANDSHAKES_MAX / self.threads).max(1);
         while self.in_flight < bound
-            && let Some(slot) = self.waiting.pop_front()
+            && let Some((slot, wanted_us)) = self.waiting.pop_front()
         {
-            match self.open(slot) {
+            match self.open(slot, wanted_us) {
                 Ok(()) => self.in_flight += 1,
                 Err(error) => {
                     let files = error.raw_os_error() == Some(EMFILE);
@@ -134,8 +134,9 @@ impl Worker {
         }
     }
 
-    fn open(&mut self, slot: usize) -> std::io::Result<()> {
-        let mut connection = Connection::open(&self.plan, slot * self.threads + self.number)?;
+    fn open(&mut self, slot: usize, wanted_us: u64) -> std::io::Result<()> {
+        let index = slot * self.threads + self.number;
+        let mut connection = Connection::open(&self.plan, index, wanted_us)?;
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut connection.socket, Token(slot), interest)?;
         self.slots[slot] = Some(connection);
@@ -193,7 +194,7 @@ impl Worker {
                 self.slots[slot] = None;
                 self.shared.connected.fetch_sub(1, Ordering::Relaxed);
                 self.tally.reconnects += 1;
-                self.waiting.push_back(slot);
+                self.waiting.push_back((slot, wall_us()));
             }
         }
         due
