@@ -262,6 +262,7 @@ impl Stream {
     }
 
     /// Reads of all its parts, for nothing but to have them at hand.
+    #[inline]
     pub fn touch(&self) -> u64 {
         let flags = u64::from(self.open) ^ self.group.map_or(0, |group| group as u64);
         self.rev
@@ -277,6 +278,7 @@ impl Stream {
     }
 
     /// The same of what it points to.
+    #[inline]
     pub fn touch_further(&self) -> u64 {
         let topics =
             self.selection.topics.iter().step_by(16).fold(0, |sum, topic| sum ^ topic.symbol().index());
@@ -413,6 +415,7 @@ impl Streams {
     }
 
     /// The stream, to number frames and settle debts.
+    #[inline]
     pub fn get_mut(&mut self, key: StreamKey) -> &mut Stream {
         &mut self.streams[key as usize]
     }
@@ -488,6 +491,7 @@ impl Streams {
     }
 
     /// Notes whether a due stream sent something: a rated one is closed until its next slot.
+    #[inline]
     pub fn settle(&mut self, key: StreamKey, sent: bool) {
         let stream = &mut self.streams[key as usize];
         let open = stream.open && (stream.group.is_none() || !sent);

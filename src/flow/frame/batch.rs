@@ -221,6 +221,7 @@ impl Batch {
     }
 
     /// The finished frame of this number, counted from 0; nothing if there is none.
+    #[inline]
     pub fn frame(&self, at: usize) -> &[u8] {
         self.frames.get(at).map_or(&[], |range| &self.bytes.as_bytes()[range.clone()])
     }
