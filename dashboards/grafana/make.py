@@ -171,10 +171,12 @@ FEEDS = [
           (rate("tickgate_feed_updates_total", "instance, feed"), "{{feed}} {{instance}}"), height=6),
     lines("Not understood", "cps",
           "Messages a second that could not be decoded, that were passed over on purpose, and whose time lay ahead of "
-          "our clock. The first should be zero: the venue changed its language. The last: look at NTP.",
+          "our clock; and how many are held back until what they continue is known, such as changes of a book without "
+          "its picture. The first should be zero: the venue changed its language. Clock ahead: look at NTP.",
           (rate("tickgate_feed_errors_total", "instance, feed"), "errors {{feed}} {{instance}}"),
           (rate("tickgate_feed_skipped_total", "instance, feed"), "skipped {{feed}} {{instance}}"),
-          (rate("tickgate_feed_clock_ahead_total", "instance, feed"), "clock ahead {{feed}} {{instance}}"), width=6),
+          (rate("tickgate_feed_clock_ahead_total", "instance, feed"), "clock ahead {{feed}} {{instance}}"),
+          (f"max by (instance, feed) ({metric('tickgate_feed_held_back')})", "held back {{feed}} {{instance}}"), width=6),
     lines("Breaks and losses", "cps",
           "Breaks a second in a venue's own numbering. Losses: ingest_merged, updates merged because the ingest queue was "
           "full (detail is lost, the newest value is not); ingest_overflow, trades lost there, and upstream_gap, trades "

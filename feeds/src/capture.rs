@@ -155,11 +155,6 @@ impl Plan {
 }
 
 impl Capture {
-    /// What was wrong with the newest line that could not be used.
-    pub fn last_error(&self) -> Option<&str> {
-        self.last_error.as_deref()
-    }
-
     fn read_head(&mut self) -> Result<(), String> {
         let mut out = Vec::new();
         let mut first = None;
@@ -322,6 +317,10 @@ impl Source for Capture {
 
     fn errors(&self) -> u64 {
         self.errors
+    }
+
+    fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
     }
 }
 

@@ -81,6 +81,11 @@ pub trait Source: Send {
     fn errors(&self) -> u64 {
         0
     }
+
+    /// What was wrong with the newest of them, and where it stands.
+    fn last_error(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// When a source wants to be asked again.

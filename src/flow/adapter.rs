@@ -45,6 +45,8 @@ pub struct Gauge {
     pub errors: AtomicU64,
     /// Messages passed over on purpose.
     pub skipped: AtomicU64,
+    /// Messages held back at the moment, until what they continue is known.
+    pub held_back: AtomicU64,
     /// Breaks in the venue's own numbering.
     pub gaps: AtomicU64,
     /// Symbols that the table refused.
@@ -74,6 +76,9 @@ const NAP: Duration = Duration::from_millis(50);
 /// than the updates it brings.
 const BREATH: Duration = Duration::from_millis(1);
 
+/// How often an operator is told of the same trouble.
+const TELL_NS: u64 = 10_000_000_000;
+
 /// Runs a source until it ends or `stop` is set.
 pub fn run(
     mut source: Box<dyn Source>,
@@ -91,15 +96,18 @@ pub fn run(
     let mut last_ns = clock.now().mono_ns;
     let (mut published_ns, mut settled_ns) = (0, last_ns);
     let mut silent = false;
+    let mut trouble = Trouble::default();
     while !stop.load(Ordering::Relaxed) {
         let now = clock.now();
         out.clear();
         let next = source.next(now.wall, &mut out);
+        // Also of what led to no update.
+        trouble.note(gauge, source.as_ref(), feed, now.mono_ns, next == Next::Ended);
         if !out.is_empty() {
             for update in &mut out {
                 update.arrival_ns = now.mono_ns;
             }
-            note(gauge, source.as_ref(), &out, now.wall.0);
+            note(gauge, &out, now.wall.0);
             if !pulled {
                 // The first of what came together has waited longest; one sample stands for all.
                 lag.record((now.wall.0 - out[0].time.0).max(0) as u64, out.len() as u64);
@@ -145,16 +153,42 @@ pub fn run(
     obituary.last_state = None;
 }
 
-fn note(gauge: &Gauge, source: &dyn Source, out: &[Update], wall_ns: i64) {
-    let skipped = source.skipped();
+fn note(gauge: &Gauge, out: &[Update], wall_ns: i64) {
     gauge.updates.fetch_add(out.len() as u64, Ordering::Relaxed);
-    gauge.errors.store(source.errors(), Ordering::Relaxed);
-    gauge.skipped.store(skipped.unknown + skipped.old + skipped.waiting, Ordering::Relaxed);
-    gauge.gaps.store(skipped.gaps, Ordering::Relaxed);
-    gauge.refused.store(skipped.refused, Ordering::Relaxed);
     let ahead = out.iter().filter(|update| update.time.0 > wall_ns).count();
     gauge.clock_ahead.fetch_add(ahead as u64, Ordering::Relaxed);
     gauge.last_ms.store((wall_ns / 1_000_000) as u64, Ordering::Relaxed);
+}
+
+/// What a source could not use, and how much of it an operator was told of.
+#[derive(Debug, Default)]
+struct Trouble {
+    told: u64,
+    told_ns: Option<u64>,
+}
+
+impl Trouble {
+    /// Publishes the counts; says what is new among them, at once and then every [`TELL_NS`], and when the source ends.
+    fn note(&mut self, gauge: &Gauge, source: &dyn Source, feed: FeedId, now_ns: u64, is_over: bool) {
+        let (skipped, errors) = (source.skipped(), source.errors());
+        gauge.errors.store(errors, Ordering::Relaxed);
+        gauge.skipped.store(skipped.unknown + skipped.old, Ordering::Relaxed);
+        gauge.held_back.store(skipped.waiting, Ordering::Relaxed);
+        gauge.gaps.store(skipped.gaps, Ordering::Relaxed);
+        gauge.refused.store(skipped.refused, Ordering::Relaxed);
+        let is_quiet = self.told_ns.is_some_and(|told_ns| now_ns - told_ns < TELL_NS);
+        if errors + skipped.refused > self.told && (is_over || !is_quiet) {
+            (self.told, self.told_ns) = (errors + skipped.refused, Some(now_ns));
+            let (feed, last) = (feed.0, source.last_error().unwrap_or("none"));
+            tracing::warn!(
+                feed,
+                errors,
+                last,
+                refused = skipped.refused,
+                "messages or symbols cannot be taken"
+            );
+        }
+    }
 }
 
 /// Says the last word about a feed, however its thread ends.
@@ -169,5 +203,76 @@ impl Drop for Obituary<'_> {
         if let Some(state) = self.last_state {
             self.sink.set_state(self.feed, state);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tickgate_feeds::feed::Skipped;
+    use tickgate_feeds::market::Time;
+
+    /// A source of which nothing can be used.
+    struct Useless;
+
+    impl Source for Useless {
+        fn next(&mut self, _: Time, _: &mut Vec<Update>) -> Next {
+            Next::Ended
+        }
+
+        fn pulled(&self) -> bool {
+            true
+        }
+
+        fn silent_after(&self) -> Option<Duration> {
+            None
+        }
+
+        fn has_rhythm(&self) -> bool {
+            false
+        }
+
+        fn simulated(&self) -> bool {
+            false
+        }
+
+        fn skipped(&self) -> Skipped {
+            Skipped { unknown: 1, old: 2, waiting: 4, gaps: 8, refused: 16 }
+        }
+
+        fn errors(&self) -> u64 {
+            32
+        }
+    }
+
+    /// Remembers the feed's last state.
+    struct Nowhere(Mutex<Option<State>>);
+
+    impl Sink for Nowhere {
+        fn push(&self, _: &[Update]) {}
+
+        fn push_when_room(&self, _: &[Update], _: &AtomicBool) -> bool {
+            true
+        }
+
+        fn settle(&self, _: FeedId, _: u64) {}
+
+        fn set_state(&self, _: FeedId, state: State) {
+            *self.0.lock().expect("one thread") = Some(state);
+        }
+
+        fn adopt(&self, _: &mut Told, _: u64) {}
+    }
+
+    #[test]
+    fn what_could_not_be_used_is_counted_although_nothing_came_of_it() {
+        let (sink, gauge) = (Nowhere(Mutex::new(None)), Gauge::default());
+        run(Box::new(Useless), FeedId(0), Clock::start(), &sink, &AtomicBool::new(false), &gauge);
+        let counts = [&gauge.skipped, &gauge.held_back, &gauge.gaps, &gauge.refused, &gauge.errors];
+        assert_eq!(counts.map(|count| count.load(Ordering::Relaxed)), [3, 4, 8, 16, 32]);
+        assert_eq!(
+            (gauge.updates.into_inner(), sink.0.into_inner().ok().flatten()),
+            (0, Some(State::Closed))
+        );
     }
 }

@@ -145,7 +145,6 @@ impl Config {
         config.feeds = file.feeds.unwrap_or(config.feeds);
         config.shards = file.shards.or(config.shards);
         config.groups = file.groups;
-        config.check()?;
         Ok(config)
     }
 
@@ -199,7 +198,7 @@ mod tests {
             ("[groups]\n\"my stocks\" = []", "groups.\"my stocks\": expected 1 to 64 characters"),
             ("feeds = []", "feeds: expected at least one feed spec"),
         ] {
-            let error = Config::from_toml(text).expect_err(text);
+            let error = Config::from_toml(text).and_then(|config| config.check()).expect_err(text);
             assert!(error.contains(expected), "{text:?} gave {error:?}");
         }
     }

@@ -166,7 +166,7 @@ impl Metrics {
         let silences = self.feeds.iter().map(|feed| feed.gauge.silences.load(Ordering::Relaxed)).sum();
         for (reason, value) in [
             (Reason::IngestMerged, buffer.merged),
-            (Reason::IngestOverflow, buffer.trades_lost),
+            (Reason::IngestOverflow, buffer.trades_lost + hub.overflowed),
             (Reason::UpstreamGap, hub.missing),
             (Reason::LateTrade, hub.late_trades),
             (Reason::LogOverrun, sum.encoder.overruns),
@@ -268,6 +268,9 @@ impl Metrics {
         ] {
             self.count(name, help, &label, value);
         }
+        let held_back = load(&feed.gauge.held_back) as f64;
+        let help = "Messages held back until what they continue is known.";
+        self.gauge("tickgate_feed_held_back", help, &label, held_back);
         let last_s = load(&feed.gauge.last_ms) as f64 / 1e3;
         let help = "When the feed last said something.";
         self.gauge("tickgate_feed_last_message_timestamp_seconds", help, &label, last_s);

@@ -19,6 +19,7 @@ use super::endpoint::Endpoint;
 use super::{Gauge, NAP, Sink};
 use crate::base::backoff::Backoff;
 use crate::base::clock::Clock;
+use crate::base::reason::Reason;
 
 /// The longest message taken: as long as a gateway may be configured to send.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -59,6 +60,8 @@ pub struct Link {
     upstream: State,
     connects: u64,
     errors: u64,
+    /// When the last message came, by the wall clock.
+    heard_ms: u64,
 }
 
 impl Link {
@@ -92,6 +95,7 @@ impl Link {
             upstream: State::Live,
             connects: 0,
             errors: 0,
+            heard_ms: 0,
         };
         link.connect(CONNECT_TIMEOUT)?;
         while clock.now().mono_ns - begun_ns < START_TIMEOUT.as_nanos() as u64 {
@@ -147,6 +151,7 @@ impl Link {
             }
             gauge.connects.store(self.connects, Ordering::Relaxed);
             gauge.errors.store(self.errors, Ordering::Relaxed);
+            gauge.last_ms.store(self.heard_ms, Ordering::Relaxed);
         }
         // The gateway ends, not the line: nothing is to be said of the rows.
         watch.is_over = true;
@@ -154,14 +159,16 @@ impl Link {
 
     /// Hands on what is whole, when there is room for it.
     fn hand_on(&mut self, sink: &dyn Sink, stop: &AtomicBool, gauge: &Gauge) {
-        let gaps = self.peer.told().items.iter().filter(|item| matches!(item, Item::Gap(_))).count();
+        // What is not to be had here any more was no break of the venue's.
+        let is_break =
+            |item: &&Item| matches!(item, Item::Gap(gap) if gap.reason != Reason::LogOverrun.label());
+        let gaps = self.peer.told().items.iter().filter(is_break).count();
         gauge.gaps.fetch_add(gaps as u64, Ordering::Relaxed);
         let count = self.tell(sink, &|updates| {
             // When there is none any more, the gateway ends.
             sink.push_when_room(updates, stop);
         });
         gauge.updates.fetch_add(count as u64, Ordering::Relaxed);
-        gauge.last_ms.store((self.clock.now().wall.0 / 1_000_000) as u64, Ordering::Relaxed);
         self.count_refused(gauge);
     }
 
@@ -297,6 +304,7 @@ impl Link {
     /// A message that was made long ago is no sign of life.
     fn note_age(&mut self) {
         let now = self.clock.now();
+        self.heard_ms = (now.wall.0 / 1_000_000) as u64;
         if let Some(ts_us) = self.peer.take_ts_us() {
             let lag_us = now.wall.us() - ts_us;
             self.least_lag_us = self.least_lag_us.min(lag_us);

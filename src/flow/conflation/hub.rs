@@ -31,6 +31,8 @@ pub struct Stats {
     pub repeats: u64,
     /// Events that the source itself did not have, each announced as a gap.
     pub missing: u64,
+    /// Events that an upstream's full ingest queue took from it.
+    pub overflowed: u64,
     /// Trades that came too late for a bar; each counts once for every bar without it.
     pub late_trades: u64,
     /// Cuts made.

@@ -217,6 +217,12 @@ impl Hub {
         let from = gap.from.filter(|from| *from <= last + 1);
         let known = Reason::ALL.iter().find(|reason| reason.label() == gap.reason);
         let reason = known.copied().unwrap_or(Reason::UpstreamGap);
+        let numbers = q + 1 - gap.from.unwrap_or(0).max(last + 1);
+        match reason {
+            Reason::LogOverrun => {} // they were there, and come too late for this gateway alone
+            Reason::IngestOverflow => self.stats.overflowed += numbers,
+            _ => self.stats.missing += numbers,
+        }
         let adopted = self.adopted.get_or_insert_default();
         // A bar that became final unseen is open no longer.
         if let Some(open) = adopted.bars.get_mut(&(channel, symbol)).filter(|open| open.q <= q) {
@@ -308,5 +314,27 @@ mod tests {
             (0, 12, 2),
             "who was in the other run gets everything"
         );
+    }
+
+    #[test]
+    fn what_the_source_lacks_is_counted_here_too() {
+        let symbols = Arc::new(Symbols::new(9));
+        let mut hub = Hub::new(Arc::clone(&symbols), Node::new("edge", "edge"), &Limits::default());
+        let plan = Plan::from_spec(&Spec::parse("tickgate:ws://h").expect("a spec")).expect("a plan");
+        let mut peer = Peer::new(plan, FeedId(0), "edge".to_owned());
+        connect(&mut peer, "e1", 10, &row("A", 10, "1"));
+        hub.adopt(peer.told(), 1);
+        assert_eq!(hub.stats().missing, 0, "what came before the connection is not lost");
+        let losses = [(5, 9, "upstream_gap"), (10, 12, "ingest_overflow"), (13, 20, "log_overrun")];
+        for (at, (from, to, reason)) in losses.into_iter().enumerate() {
+            let (seq, rev) = (at + 2, at + 11);
+            let frame = format!(
+                r#"{{"type":"batch","stream":1,"seq":{seq},"prev":{},"rev":{rev},"rows":[],"gaps":[{{"topic":"trade:A","from":{from},"to":{to},"reason":"{reason}"}}]}}"#,
+                seq - 1
+            );
+            assert_eq!(peer.hear(&mut frame.into_bytes()), Ok(Heard::Whole));
+            hub.adopt(peer.told(), 1);
+        }
+        assert_eq!((hub.stats().missing, hub.stats().overflowed), (5, 3));
     }
 }
