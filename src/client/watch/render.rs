@@ -22,7 +22,7 @@ pub(super) fn render(view: &View, width: usize, height: usize, now_ms: u64) -> V
     let names = columns(view);
     let mut cells = vec![names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()];
     for (symbol, channel, row) in view.table.iter().take(room) {
-        cells.push(names.iter().map(|name| cell(name, symbol, channel, row, now_ms)).collect());
+        cells.push(names.iter().map(|name| cell(view, name, symbol, channel, row, now_ms)).collect());
     }
     lines.extend(aligned(&cells));
     let hidden = view.table.len().saturating_sub(room);
@@ -61,8 +61,9 @@ fn columns(view: &View) -> Vec<&str> {
     ["symbol"].into_iter().chain(chosen).chain(["state", "age"]).collect()
 }
 
-fn cell(column: &str, symbol: &str, channel: &str, row: &Row, now_ms: u64) -> String {
+fn cell(view: &View, column: &str, symbol: &str, channel: &str, row: &Row, now_ms: u64) -> String {
     match column {
+        "state" => view.state_of_all().unwrap_or_else(|| row.get("state")).to_owned(),
         "symbol" if matches!(channel, "" | "quote" | "index") => symbol.to_owned(),
         "symbol" => format!("{channel}:{symbol}"),
         "age" => age(now_ms.saturating_sub(row.changed_ms)),
@@ -128,6 +129,8 @@ mod tests {
         let fields = fields.iter().map(|&field| field.to_owned()).collect();
         let mut view = View::new(Wish { topics: vec!["@VN30".into()], fields, ..Wish::default() });
         view.link = Link::Live;
+        let stream = r#"{"type":"subscribed","sub":"w0","stream":1,"seq":0}"#;
+        view.apply(&read(stream).unwrap(), 1000);
         let rows = r#"{"type":"batch","stream":1,"seq":1,"prev":null,"rev":7,"rows":[
             {"symbol":"VCB","last":61500,"change":-200,"bid":61400,"bid_size":1200,"ask":61500,"volume":91200,"state":"live"},
             {"symbol":"FPT","last":"98.10","state":"stale"},
@@ -168,9 +171,14 @@ mod tests {
         let mut view = view(&[]);
         view.simulated = true;
         view.link = Link::Stale("silent for 7.5 s".into());
-        assert!(render(&view, 200, 24, 0)[0].contains("STALE: silent for 7.5 s  SIMULATED DATA"));
+        let lines = render(&view, 200, 24, 0);
+        assert!(lines[0].contains("STALE: silent for 7.5 s  SIMULATED DATA"));
+        assert!(lines[2..].iter().all(|line| line.contains("  stale  ")), "{lines:?}");
         view.link = Link::Waiting { until_ms: 4200, why: "connection lost".into() };
         assert!(render(&view, 200, 24, 1000)[0].contains("STALE: connection lost; connecting again in 4 s"));
+        view.apply(&read(r#"{"type":"link","state":"suspect"}"#).unwrap(), 1000);
+        view.link = Link::Stale("the gateway is in doubt".into());
+        assert!(render(&view, 200, 24, 0)[3].contains("  suspect  "), "as the gateway says");
         assert_eq!((age(9999), age(119_999), age(180_000)), ("9.9 s".into(), "119 s".into(), "3 min".into()));
     }
 }

@@ -30,8 +30,11 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// A second gap within this time is a server that cannot keep its word: a new connection is better than a loop.
 const RESUBSCRIBE_EVERY: Duration = Duration::from_secs(1);
 
-/// The longest wait that a draining server may ask for.
-const DRAIN_MAX: Duration = Duration::from_secs(60);
+/// The longest wait that a server may ask for, before another connection or another subscription.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// The shortest before another subscription, lest one that is refused at once be asked for in a loop.
+const RETRY_MIN: Duration = Duration::from_millis(100);
 
 /// tungstenite's read buffer: one frame of the protocol, where its default would be twice that.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -154,8 +157,8 @@ impl Desk {
         for command in self.view.subscribe(false) {
             send(socket, command).await?;
         }
-        self.link(Link::Live)?;
         let mut heard = Instant::now();
+        let mut retry: Option<Instant> = None;
         let mut resubscribed: Option<Instant> = None;
         let mut drain: Option<(Instant, Option<String>)> = None;
         loop {
@@ -167,6 +170,13 @@ impl Desk {
                     let why = format!("silent for {:.1} s", silence.as_secs_f64());
                     self.link(Link::Stale(why.clone()))?;
                     return Err(End::lost(why));
+                }
+                () = sleep_until(retry.unwrap_or(heard)), if retry.is_some() => {
+                    retry = None;
+                    for command in self.view.subscribe(false) {
+                        send(socket, command).await?;
+                    }
+                    continue;
                 }
                 () = sleep_until(drain.as_ref().map_or(heard, |(due, _)| *due)), if drain.is_some() => {
                     let to = drain.and_then(|(_, to)| to);
@@ -182,7 +192,7 @@ impl Desk {
                 None => return Err(ended("closed by the server".to_owned(), drain)),
             };
             let reaction = self.take(&text)?;
-            self.note_lateness()?;
+            self.judge()?;
             match reaction {
                 Reaction::Done { show } => {
                     if show {
@@ -194,24 +204,34 @@ impl Desk {
                         return Err(End::lost("frames are missing again and again"));
                     }
                     resubscribed = Some(Instant::now());
+                    self.link(Link::Stale("frames are missing".into()))?;
                     for command in self.view.subscribe(true) {
                         send(socket, command).await?;
                     }
                 }
+                Reaction::Retry { wait_ms } => {
+                    retry = Some(Instant::now() + Duration::from_millis(wait_ms).clamp(RETRY_MIN, WAIT_MAX));
+                }
+                // Who looks at a table sees why it stands still; whoever reads lines would wait for ever.
+                Reaction::Refused { .. } if self.screen.is_table() => {}
+                Reaction::Refused { why } => return Err(End::Fatal(why)),
                 Reaction::Drain { wait_ms, to } => {
-                    drain = Some((Instant::now() + Duration::from_millis(wait_ms).min(DRAIN_MAX), to));
+                    drain = Some((Instant::now() + Duration::from_millis(wait_ms).min(WAIT_MAX), to));
                 }
             }
         }
     }
 
-    /// Frames that arrive but were made long ago are as stale as none.
-    fn note_lateness(&mut self) -> Result<(), End> {
-        match (self.view.doubt(), self.view.link == Link::Live) {
-            (Some(doubt), true) => self.link(Link::Stale(doubt)),
-            (None, false) => self.link(Link::Live),
-            _ => Ok(()),
+    /// Says whether what is held is live, when that has changed. Of a doubt that goes on only the table says the latest.
+    fn judge(&mut self) -> Result<(), End> {
+        let is_live = self.view.link == Link::Live;
+        match self.view.doubt() {
+            Some(doubt) if matches!(self.view.link, Link::Stale(_)) => self.view.link = Link::Stale(doubt),
+            Some(doubt) => self.link(Link::Stale(doubt))?,
+            None if self.view.is_current() && !is_live => self.link(Link::Live)?,
+            None => {}
         }
+        Ok(())
     }
 
     fn take(&mut self, text: &str) -> Result<Reaction, End> {

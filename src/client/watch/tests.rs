@@ -66,6 +66,42 @@ async fn gaps_reconnects_and_final_codes() {
 }
 
 #[tokio::test]
+async fn a_refusal_for_now_is_asked_again_and_one_for_good_ends_the_lines() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/ws", listener.local_addr().unwrap());
+    let script = vec![
+        r#"{"type":"welcome","epoch":"e","heartbeat_ms":3000}"#,
+        r#"?"id":1,"#,
+        r#"{"type":"error","id":1,"code":"node_behind","message":"not yet","retry_after_ms":1}"#,
+        r#"?"id":2,"#,
+        r#"{"type":"error","id":2,"code":"unknown_topic","message":"no such symbol"}"#,
+    ];
+    let server = tokio::spawn(serve(listener, vec![script], 1000));
+    let mut desk = desk("VCB");
+    let Err(End::Fatal(why)) = keep_following(&mut desk, &url).await else { panic!("not ended for good") };
+    assert_eq!(why, "the subscription was refused: unknown_topic: no such symbol");
+    assert_eq!(desk.view.link, Link::Stale("the subscription was refused".into()));
+    server.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_table_that_is_refused_stays_and_is_stale() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/ws", listener.local_addr().unwrap());
+    let script = vec![
+        r#"{"type":"welcome","epoch":"e","heartbeat_ms":3000}"#,
+        r#"?"id":1,"#,
+        r#"{"type":"error","id":1,"code":"unknown_topic","message":"no such symbol"}"#,
+    ];
+    let server = tokio::spawn(serve(listener, vec![script], 4501));
+    let mut desk = desk("VCB");
+    desk.screen = Screen::Table { drawn: 0, height: 24, width: 80 };
+    assert!(matches!(keep_following(&mut desk, &url).await, Err(End::Fatal(why)) if why.contains("4501")));
+    assert_eq!(desk.view.link, Link::Stale("the subscription was refused".into()));
+    server.await.unwrap();
+}
+
+#[tokio::test]
 async fn nobody_there_is_one_clear_line() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let url = format!("ws://{free}/ws");

@@ -49,6 +49,10 @@ pub(super) enum Reaction {
     Done { show: bool },
     /// The gap rule says that something is missing.
     Resubscribe,
+    /// The subscription was refused for now: ask again after so many milliseconds.
+    Retry { wait_ms: u64 },
+    /// The subscription was refused for good, and why.
+    Refused { why: String },
     /// Connect again after so many milliseconds, there if it says where.
     Drain { wait_ms: u64, to: Option<String> },
 }
@@ -67,19 +71,25 @@ pub(super) struct View {
     pub(super) rev: Option<u64>,
     /// How much the last heartbeat lagged behind the quickest one.
     pub(super) late_ms: u64,
-    /// What the gateway said of itself, while its link is not live.
-    gateway: Option<String>,
+    /// What the gateway said of itself, while its link is not live: the state, and a sentence.
+    gateway: Option<(String, String)>,
+    /// What became of the subscription, while it is refused.
+    refused: Option<&'static str>,
     least_lag_us: Option<i128>,
     heartbeat_ms: u64,
     epoch: Option<String>,
     wish_hash: Option<String>,
-    /// The stream and the `seq` held; unknown until `subscribed` or the first batch.
+    /// The stream and the `seq` held; unknown until `subscribed`.
     stream: Option<u64>,
     seq: Option<u64>,
     /// Number of the current subscription: its name is `w` and this.
     sub: u64,
     /// Nothing of the current subscription has been applied yet.
     fresh: bool,
+    /// The current subscription goes on from what is held.
+    resumed: bool,
+    /// All that the current subscription owed at its beginning has come: what is held is of now.
+    current: bool,
 }
 
 impl View {
@@ -96,6 +106,7 @@ impl View {
             rev: None,
             late_ms: 0,
             gateway: None,
+            refused: None,
             least_lag_us: None,
             heartbeat_ms: HEARTBEAT_MS,
             epoch: None,
@@ -104,6 +115,8 @@ impl View {
             seq: None,
             sub: 0,
             fresh: true,
+            resumed: false,
+            current: false,
         }
     }
 
@@ -119,7 +132,10 @@ impl View {
             commands.push(json!({"action": "unsubscribe", "sub": format!("w{}", self.sub)}).to_string());
         }
         self.sub += 1;
-        (self.stream, self.seq, self.fresh) = (None, None, true);
+        (self.stream, self.seq, self.fresh, self.current) = (None, None, true, false);
+        if self.refused.take().is_some() {
+            self.note.clear();
+        }
         (self.least_lag_us, self.late_ms) = (None, 0);
         let mut command = json!({
             "action": "subscribe",
@@ -171,6 +187,7 @@ impl View {
             "subscribed" | "updated" => {
                 if frame.sub.as_deref().is_none_or(|sub| sub == format!("w{}", self.sub)) {
                     (self.stream, self.seq) = (frame.stream, frame.seq);
+                    self.resumed = matches!(frame.recovered.as_deref(), Some("exact" | "conflated"));
                     self.wish_hash = frame.wish.clone().or(self.wish_hash.take());
                 }
                 show = !frame.rejected.is_empty();
@@ -182,23 +199,22 @@ impl View {
                 show = false;
                 self.measure_lag(frame.ts_us, now_ms);
                 let told = self.stream.and_then(|stream| frame.streams.get(&stream.to_string()));
-                if let (Some(told), Some(held)) = (told, self.seq)
-                    && told.seq != held
-                {
-                    self.missed += told.seq.abs_diff(held);
-                    return Reaction::Resubscribe;
+                if let (Some(told), Some(held)) = (told, self.seq) {
+                    if told.seq != held {
+                        self.missed += told.seq.abs_diff(held);
+                        return Reaction::Resubscribe;
+                    }
+                    // Where nothing changed meanwhile there is no batch to say so.
+                    self.current |= self.resumed && self.fresh;
                 }
             }
             "link" => {
-                let state = frame.state.as_deref().unwrap_or("unknown");
+                let state = shown(frame.state.as_deref().unwrap_or("unknown"));
                 let reason = frame.reason.as_deref().unwrap_or("no reason given");
-                let doubt = clean(&format!("the gateway says {state}: {reason}"));
-                self.gateway = (state != "live").then(|| doubt.chars().take(NOTE_CHARS_MAX).collect());
+                let doubt = shown(&format!("the gateway says {state}: {reason}"));
+                self.gateway = (state != "live").then_some((state, doubt));
             }
-            "error" => {
-                let code = frame.code.as_deref().unwrap_or("error");
-                self.note(&format!("{code}: {}", frame.message.as_deref().unwrap_or_default()));
-            }
+            "error" => return self.error(frame),
             "drain" => {
                 self.note("the server is going down; moving on");
                 return Reaction::Drain { wait_ms: frame.reconnect_in_ms.unwrap_or(0), to: frame.to.clone() };
@@ -208,12 +224,32 @@ impl View {
         Reaction::Done { show }
     }
 
+    /// What is not about the subscription changes nothing of it.
+    fn error(&mut self, frame: &Frame<'_>) -> Reaction {
+        let code = frame.code.as_deref().unwrap_or("error");
+        self.note(&format!("{code}: {}", frame.message.as_deref().unwrap_or_default()));
+        if frame.id != Some(self.sub.into()) {
+            return Reaction::Done { show: true };
+        }
+        match frame.retry_after_ms {
+            Some(wait_ms) => {
+                self.refused = Some("the subscription was refused for now");
+                Reaction::Retry { wait_ms }
+            }
+            None => {
+                let refused = "the subscription was refused";
+                self.refused = Some(refused);
+                Reaction::Refused { why: format!("{refused}: {}", self.note) }
+            }
+        }
+    }
+
     fn batch(&mut self, frame: &Frame<'_>, now_ms: u64) -> Reaction {
         let (Some(stream), Some(seq)) = (frame.stream, frame.seq) else {
             self.note("a batch without stream and seq was skipped");
             return Reaction::Done { show: false };
         };
-        if *self.stream.get_or_insert(stream) != stream {
+        if self.stream != Some(stream) {
             // What is left of a subscription that was given up after a gap.
             return Reaction::Done { show: false };
         }
@@ -232,6 +268,7 @@ impl View {
         self.fresh = false;
         if !frame.more {
             self.rev = frame.rev.or(self.rev);
+            self.current = true;
         }
         for topic in &frame.removed {
             self.table.remove(topic);
@@ -262,21 +299,42 @@ impl View {
         self.late_ms = ((lag_us - least) / 1000) as u64;
     }
 
-    /// Why what arrives is not to be shown as live: it was made too long ago, or the gateway itself is cut off.
+    /// Whether what is held is what the subscription says, so far as it was told.
+    pub(super) fn is_current(&self) -> bool {
+        self.current
+    }
+
+    /// Why what is held is not to be shown as live: nothing more comes of it, what arrives was made too long ago, or the
+    /// gateway itself is cut off.
     pub(super) fn doubt(&self) -> Option<String> {
-        match &self.gateway {
-            Some(doubt) => Some(doubt.clone()),
-            None if self.late_ms > self.silence_ms() => {
+        match (self.refused, &self.gateway) {
+            (Some(refused), _) => Some(refused.to_owned()),
+            (None, Some((_, doubt))) => Some(doubt.clone()),
+            (None, None) if self.late_ms > self.silence_ms() => {
                 Some(format!("what arrives is {} s old", self.late_ms / 1000))
             }
-            None => None,
+            (None, None) => None,
         }
     }
 
-    /// Sets what the user is told, cleaned and cut.
-    pub(super) fn note(&mut self, text: &str) {
-        self.note = clean(text).chars().take(NOTE_CHARS_MAX).collect();
+    /// The state to show every row in, whatever it says of itself; `None` when it is to be believed.
+    pub(super) fn state_of_all(&self) -> Option<&str> {
+        match (&self.link, &self.gateway) {
+            (Link::Live, _) => None,
+            (Link::Stale(_), Some((state, _))) if self.current => Some(state),
+            _ => Some("stale"),
+        }
     }
+
+    /// Sets what the user is told.
+    pub(super) fn note(&mut self, text: &str) {
+        self.note = shown(text);
+    }
+}
+
+/// A server's text as it is shown: cleaned and cut.
+fn shown(text: &str) -> String {
+    clean(text).chars().take(NOTE_CHARS_MAX).collect()
 }
 
 #[cfg(test)]
@@ -368,6 +426,52 @@ mod tests {
         feed(&mut view, r#"{"type":"link","state":"suspect","reason":"x"}"#);
         feed(&mut view, r#"{"type":"welcome","epoch":"e1"}"#);
         assert_eq!(view.doubt(), None, "another connection says it anew");
+    }
+
+    #[test]
+    fn a_refused_subscription_is_in_doubt_until_another_has_brought_what_it_owes() {
+        let mut view = following();
+        assert_eq!((view.is_current(), view.doubt()), (true, None));
+        assert_eq!(view.subscribe(false).len(), 1);
+        let late = r#"{"type":"batch","stream":3,"seq":7,"prev":6,"rev":11,"rows":[]}"#;
+        assert_eq!(feed(&mut view, late), HIDDEN, "no stream of this subscription");
+        assert!(!view.is_current());
+        let others = r#"{"type":"error","id":1,"code":"rate_limited","message":"x","retry_after_ms":9}"#;
+        assert_eq!((feed(&mut view, others), view.doubt()), (SHOWN, None));
+        let behind = r#"{"type":"error","id":2,"code":"node_behind","message":"no","retry_after_ms":500}"#;
+        assert_eq!(feed(&mut view, behind), Reaction::Retry { wait_ms: 500 });
+        assert_eq!(view.doubt().as_deref(), Some("the subscription was refused for now"));
+        view.subscribe(false);
+        assert_eq!(view.note, "", "it is asked again");
+        let unknown = r#"{"type":"error","id":3,"code":"unknown_topic","message":"no such symbol"}"#;
+        let why = "the subscription was refused: unknown_topic: no such symbol".to_owned();
+        assert_eq!(feed(&mut view, unknown), Reaction::Refused { why });
+        assert_eq!(view.doubt().as_deref(), Some("the subscription was refused"));
+        view.subscribe(false);
+        feed(&mut view, r#"{"type":"subscribed","sub":"w4","stream":4,"seq":8,"recovered":"conflated"}"#);
+        let part = r#"{"type":"batch","stream":4,"seq":8,"prev":8,"rev":10,"more":true,"rows":[]}"#;
+        feed(&mut view, part);
+        feed(&mut view, r#"{"type":"heartbeat","streams":{"4":{"seq":8}}}"#);
+        assert_eq!((view.is_current(), view.doubt()), (false, None), "the rest is still to come");
+        feed(&mut view, r#"{"type":"batch","stream":4,"seq":8,"prev":8,"rev":12,"rows":[]}"#);
+        assert!(view.is_current());
+    }
+
+    #[test]
+    fn a_heartbeat_says_that_nothing_was_missed_by_who_goes_on() {
+        let mut view = following();
+        for (recovered, is_current) in [("reset", false), ("exact", true)] {
+            view.subscribe(false);
+            let sub = view.sub;
+            feed(
+                &mut view,
+                &format!(
+                    r#"{{"type":"subscribed","sub":"w{sub}","stream":4,"seq":8,"recovered":"{recovered}"}}"#
+                ),
+            );
+            feed(&mut view, r#"{"type":"heartbeat","streams":{"4":{"seq":8}}}"#);
+            assert_eq!(view.is_current(), is_current, "{recovered}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 /// Longest message taken from a server: sixteen times what the protocol allows, so that only nonsense is refused.
@@ -16,6 +17,7 @@ pub(super) const FRAME_BYTES_MAX: usize = 1 << 20;
 pub(super) struct Frame<'a> {
     #[serde(rename = "type")]
     pub(super) kind: String,
+    pub(super) id: Option<Value>,
     pub(super) sub: Option<String>,
     pub(super) stream: Option<u64>,
     pub(super) seq: Option<u64>,
@@ -29,6 +31,8 @@ pub(super) struct Frame<'a> {
     pub(super) simulated: bool,
     pub(super) heartbeat_ms: Option<u64>,
     pub(super) reconnect_in_ms: Option<u64>,
+    pub(super) retry_after_ms: Option<u64>,
+    pub(super) recovered: Option<String>,
     pub(super) to: Option<String>,
     pub(super) state: Option<String>,
     pub(super) reason: Option<String>,
