@@ -231,14 +231,17 @@ fn update(object: &mut Map<String, Value>, limits: &Limits) -> Result<Update, Mi
     if topics.is_some() && (add.is_some() || remove.is_some()) {
         return Err(mistake("topics: give either topics, which sets the list, or add and remove"));
     }
-    for topics in [&topics, &add, &remove].into_iter().flatten() {
+    if let Some(topics) = &topics {
         check_topics(topics, limits)?;
     }
+    let (add, remove) = (add.unwrap_or_default(), remove.unwrap_or_default());
+    check_count("add", &add, limits)?;
+    check_count("remove", &remove, limits)?;
     let options = options(object)?;
     if options.mode == Some(Mode::Snapshot) {
         return Err(mistake("mode: a running subscription cannot become a snapshot"));
     }
-    Ok(Update { sub, topics, add: add.unwrap_or_default(), remove: remove.unwrap_or_default(), options })
+    Ok(Update { sub, topics, add, remove, options })
 }
 
 /// Takes the options that `subscribe` and `update` share.
@@ -365,12 +368,13 @@ fn check_topics(topics: &[String], limits: &Limits) -> Result<(), Mistake> {
     if topics.is_empty() {
         return Err(mistake("topics: expected at least one"));
     }
-    if topics.len() > limits.topics_per_command_max {
-        let message = format!(
-            "topics: {} in one command, expected at most {}",
-            topics.len(),
-            limits.topics_per_command_max
-        );
+    check_count("topics", topics, limits)
+}
+
+fn check_count(key: &str, topics: &[String], limits: &Limits) -> Result<(), Mistake> {
+    let (count, max) = (topics.len(), limits.topics_per_command_max);
+    if count > max {
+        let message = format!("{key}: {count} in one command, expected at most {max}");
         return Err(Mistake::new(Reason::TopicLimit, message));
     }
     Ok(())
@@ -562,6 +566,26 @@ mod tests {
             (r#"{"action":"unsubscribe"}"#, "bad_request: sub: missing, expected a string"),
         ] {
             assert_eq!(wrong(text), expected);
+        }
+    }
+
+    #[test]
+    fn an_update_may_add_or_remove_nothing_but_not_too_much() {
+        let limits = Limits { topics_per_command_max: 2, ..Limits::default() };
+        let said = |lists: &str| {
+            let text = format!(r#"{{"action":"update","sub":"x",{lists},"rate":5}}"#);
+            Request::parse(&text, &limits).command.map_err(|mistake| (mistake.code, mistake.message))
+        };
+        for lists in [r#""add":[],"remove":[]"#, r#""add":[],"remove":["A","B"]"#, r#""add":["A"]"#] {
+            assert!(matches!(said(lists), Ok(Command::Update(_))), "{lists}");
+        }
+        for (lists, code, expected) in [
+            (r#""topics":[]"#, Reason::BadRequest, "topics: expected at least one"),
+            (r#""topics":["A","B","C"]"#, Reason::TopicLimit, "topics: 3 in one command, expected at most 2"),
+            (r#""add":["A","B","C"]"#, Reason::TopicLimit, "add: 3 in one command, expected at most 2"),
+            (r#""remove":["A","B","C"]"#, Reason::TopicLimit, "remove: 3 in one command, expected at most 2"),
+        ] {
+            assert_eq!(said(lists), Err((code, expected.to_owned())));
         }
     }
 
