@@ -37,6 +37,8 @@ use crate::flow::socket::wire::{Mailbox, Newcomer, Permit, Tcp};
 const SUBPROTOCOLS: [&str; 2] = ["tickgate.v1.json", "tickgate.v1.msgpack"];
 const NO_SUCH_PAGE: &str = "no such page; the doors are /ws, /stream, /v1/snapshot, /v1/symbols, /v1/groups, \
      /v1/history/{topic}, /";
+/// The header that names the run which an answer belongs to.
+const EPOCH: &str = "tickgate-epoch";
 /// Connections beyond the limit that are still told so; further ones are dropped unheard.
 const REFUSALS_AT_ONCE_MAX: usize = 256;
 
@@ -175,12 +177,12 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         let headers = reply.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(header::SERVER, HeaderValue::from_static("tickgate"));
-        // Prices are for every page, as they are over WebSocket; the board's own files are not.
-        if matches!(request.uri().path().split('/').nth(1), Some("stream" | "v1")) {
+        if is_for_all_pages(request.uri().path()) {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EPOCH));
             // Numbers of another run mean nothing, and rows alone do not say which it is.
             if let Ok(epoch) = HeaderValue::from_str(&self.doors.ingest.node().epoch) {
-                headers.insert("tickgate-epoch", epoch);
+                headers.insert(EPOCH, epoch);
             }
         }
         if self.doors.clock.now().mono_ns > self.last_ns && reply.status() != StatusCode::SWITCHING_PROTOCOLS
@@ -201,6 +203,9 @@ impl Service {
         }
         if !self.has_room {
             return not_now(Reason::Overloaded);
+        }
+        if *request.method() == Method::OPTIONS && is_for_all_pages(path) {
+            return preflight();
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return text(StatusCode::METHOD_NOT_ALLOWED, "expected GET");
@@ -337,6 +342,21 @@ impl Service {
         self.doors.stats.bad_requests.fetch_add(1, Ordering::Relaxed);
         reply
     }
+}
+
+/// Prices are for every page, as they are over WebSocket; the board's own files are not.
+fn is_for_all_pages(path: &str) -> bool {
+    matches!(path.split('/').nth(1), Some("stream" | "v1"))
+}
+
+/// What a browser asks before it lets a page of another origin say where it was: whether it may.
+fn preflight() -> Reply {
+    let mut reply = Reply::default();
+    *reply.status_mut() = StatusCode::NO_CONTENT;
+    let headers = reply.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("last-event-id"));
+    reply
 }
 
 /// 16 bytes in base64 are 22 characters and two signs of padding.

@@ -26,6 +26,18 @@ source.onmessage = (event) => {
   document.title = heard.length;
 };
 """
+# A page that reads events without EventSource says by itself where it was.
+RESUME = """
+(async () => {
+  const { id } = heard.findLast((message) => message.type === 'batch' && message.id);
+  const answer = await fetch(URL, { headers: { "Last-Event-ID": id } });
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "", found = null;
+  while (!(found = /"recovered":"?(\\w+)/.exec(text))) text += (await reader.read()).value;
+  await reader.cancel();
+  return { epoch: answer.headers.get("Tickgate-Epoch"), recovered: found[1] };
+})()
+"""
 QUERY = "symbols=@VN30,trade:VCB&mode=every&rate=5"
 
 
@@ -97,6 +109,10 @@ async def stranger(report: Report, page: Page, line: Line, gateway: Gateway) -> 
     url = f"http://127.0.0.1:{gateway.port}/stream?"
     await asyncio.to_thread(page.evaluate, f"(() => {{ {LISTEN.replace('URL', repr(url + QUERY))} return true; }})()")
     report.check("a page of another origin may listen", await until(page, "heard.some((message) => message.type === 'batch')"))
+    resumed = await asyncio.to_thread(page.evaluate, RESUME.replace("URL", repr(url + QUERY)))
+    epoch = (await heard(page, "welcome"))[0]["epoch"]
+    report.check("and go on with a request of its own, where it can read the epoch",
+                 resumed["epoch"] == epoch and resumed["recovered"] in ("exact", "conflated"), resumed)
     wrong = f"new Promise((resolve) => {{ const wrong = new EventSource('{url}symbols=NOPE'); wrong.onerror = () => resolve(wrong.readyState); }})"
     report.equal("what is not there is not asked for again", await asyncio.to_thread(page.evaluate, wrong), 2)
 

@@ -206,6 +206,7 @@ async def asks_wrongly(report: Report, binary: str) -> None:
             report.equal(f"refused: {method} {target}", got, status)
             if status == 200:
                 report.equal("HEAD: the type, and no events", (head["content-type"], body), ("text/event-stream", b""))
+        await asks_before(report, gateway)
         some = await Listener.open(gateway.port, "symbols=VCB,NOPE&sub=s")
         await frames(some, 1)
         report.equal("some topics unknown: rejected, the others served", [r["code"] for r in some.subs["s"].answer["rejected"]], ["unknown_topic"])
@@ -217,6 +218,20 @@ async def asks_wrongly(report: Report, binary: str) -> None:
         report.equal("refused by the shard: an error, and the end", (await clash.end())[0], 1000)
         report.equal("refused by the shard: why", [error["code"] for error in clash.errors], ["bad_request"])
         report.clean("refused: the contract is kept", some.violations + once.violations + clash.violations)
+
+
+async def asks_before(report: Report, gateway: Gateway) -> None:
+    """A browser asks whether a page of another origin may; what it may not read does not answer."""
+    page = {"Origin": "http://elsewhere", "Access_Control_Request_Method": "GET", "Access_Control_Request_Headers": "last-event-id"}
+    allowed = {"access-control-allow-origin": "*", "access-control-allow-methods": "GET, HEAD", "access-control-allow-headers": "last-event-id"}
+    for target in ("/stream?symbols=VCB", "/v1/snapshot", "/v1/history/trade:VCB"):
+        status, head, body = await http(gateway.port, target, method="OPTIONS", **page)
+        report.equal(f"OPTIONS {target}: what a page may", (status, {name: head.get(name) for name in allowed}, body), (204, allowed, b""))
+    for target in ("/v1/groups", "/v1/nope"):
+        _, head, _ = await http(gateway.port, target)
+        report.equal(f"{target}: a page may read the epoch", head.get("access-control-expose-headers"), "tickgate-epoch")
+    status, head, _ = await http(gateway.port, "/", method="OPTIONS", **page)
+    report.equal("OPTIONS /: the board is its own", (status, [name for name in head if name.startswith("access-")]), (405, []))
 
 
 async def waits(report: Report, binary: str) -> None:
