@@ -3,7 +3,7 @@
 //! Bound kept here: at most `symbols_max` symbols; one more is refused and the caller counts it. Decoders keep a small
 //! map of their own names, so the lock is taken once per new symbol and never per message.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -112,9 +112,22 @@ struct Table {
     by_name: BTreeMap<Arc<str>, Symbol>,
     /// Group name to its members, sorted.
     groups: BTreeMap<Arc<str>, Arc<[Symbol]>>,
+    /// The groups that no feed may change.
+    fixed: BTreeSet<Arc<str>>,
     /// Grows with every listing and every change of a group.
     version: u64,
     groups_version: u64,
+}
+
+impl Table {
+    fn set_group(&mut self, name: &str, members: &[Symbol]) {
+        let mut members = members.to_vec();
+        members.sort_unstable();
+        members.dedup();
+        self.groups.insert(name.into(), members.into());
+        self.version += 1;
+        self.groups_version += 1;
+    }
 }
 
 /// All symbols and groups of a gateway. Cheap to share: one table, many readers.
@@ -180,15 +193,19 @@ impl Symbols {
         }
     }
 
-    /// Sets the members of a group; the gateway's `@name` topics follow.
+    /// Sets the members of a group for a feed, unless it is fixed; the gateway's `@name` topics follow.
     pub fn set_group(&self, name: &str, members: &[Symbol]) {
-        let mut members = members.to_vec();
-        members.sort_unstable();
-        members.dedup();
         let mut table = self.write();
-        table.groups.insert(name.into(), members.into());
-        table.version += 1;
-        table.groups_version += 1;
+        if !table.fixed.contains(name) {
+            table.set_group(name, members);
+        }
+    }
+
+    /// Sets the members of a group for the operator: whatever feeds say of it from now on is passed over.
+    pub fn fix_group(&self, name: &str, members: &[Symbol]) {
+        let mut table = self.write();
+        table.fixed.insert(name.into());
+        table.set_group(name, members);
     }
 
     /// The symbol of that exact name.
@@ -269,6 +286,20 @@ mod tests {
         let vcb = symbols.list(FeedId(0), "VCB", Channel::Quote).expect("room");
         symbols.set_steps(vcb, steps.clone());
         assert_eq!(symbols.listing(vcb).and_then(|listing| listing.steps), Some(steps));
+    }
+
+    #[test]
+    fn a_fixed_group_is_no_feeds_to_change() {
+        let symbols = Symbols::new(2);
+        let [vcb, fpt] =
+            ["VCB", "FPT"].map(|name| symbols.list(FeedId(0), name, Channel::Quote).expect("room"));
+        symbols.set_group("VN30", &[vcb]);
+        symbols.fix_group("VN30", &[fpt, vcb, fpt]);
+        let versions = symbols.versions();
+        symbols.set_group("VN30", &[vcb]);
+        assert_eq!((symbols.group("VN30").as_deref(), symbols.versions()), (Some(&[vcb, fpt][..]), versions));
+        symbols.fix_group("VN30", &[fpt]);
+        assert_eq!(symbols.group("VN30").as_deref(), Some(&[fpt][..]), "the operator may");
     }
 
     #[test]

@@ -73,14 +73,14 @@ fn open_one(spec: &Spec, text: &str, symbols: &Arc<Symbols>, id: FeedId) -> Resu
     }
 }
 
-/// Sets the groups that the configuration adds to those of the feeds. What an upstream has is known when it has told.
+/// Sets the groups of the configuration, for good. What an upstream has is known when it has told.
 pub fn set_groups(config: &Config, symbols: &Symbols) -> Result<(), String> {
     for (group, members) in &config.groups {
         let find = |name: &String| {
             symbols.find(name).ok_or_else(|| format!("groups.{group}: no feed has a symbol {name:?}"))
         };
         let found = members.iter().map(find).collect::<Result<Vec<_>, _>>()?;
-        symbols.set_group(group, &found);
+        symbols.fix_group(group, &found);
     }
     Ok(())
 }

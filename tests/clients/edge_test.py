@@ -292,6 +292,25 @@ async def ended(report: Report, binary: str) -> None:
             await client.close()
 
 
+async def own_group(report: Report, binary: str) -> None:
+    """A group that the operator of an edge has set is not the origin's to change, though it begins anew."""
+    members = ["FPT", "VCB"]
+    async with await Gateway.start(binary, FEED, config=CONFIG) as origin, \
+            await Gateway.start(binary, upstream(origin), config=f"{CONFIG}[groups]\nVN30 = {members}\n") as edge:
+        client = await Client.connect(edge.url)
+        await client.subscribe("@VN30", sub="own")
+        epoch = client.welcome["epoch"]
+        await origin.stop(signal.SIGKILL)
+        async with await Gateway.start(binary, FEED, config=CONFIG, listen=f"127.0.0.1:{origin.port}"):
+            held = client.subs["own"]
+            await client.until(lambda: held.epoch != epoch and held.whole, 20, "another epoch")
+            _, _, body = await http(edge.port, "/v1/groups")
+            report.equal("own group: its members", json.loads(body)["groups"], [{"group": "VN30", "symbols": members}])
+            report.equal("own group: its rows", sorted(client.table("own")), members)
+            report.clean("own group: the contract is kept", client.violations)
+        await client.close()
+
+
 async def wrong(report: Report, binary: str, origin: Gateway) -> None:
     """One clear line and the right exit code."""
     free = ["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
@@ -341,6 +360,7 @@ async def main(report: Report) -> None:
         for node in reversed([origin, first, second]):
             report.equal("it ends in good order", await node.stop(), 0)
     await ended(report, binary)
+    await own_group(report, binary)
     await beside(report, binary)
 
 

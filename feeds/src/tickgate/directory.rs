@@ -51,8 +51,8 @@ impl Directory {
         Ok(Self { groups: groups.groups, steps: steps.collect() })
     }
 
-    /// Sets groups and steps of the symbols that are known; what is set already is left alone, and so are the members
-    /// that a group has of other feeds.
+    /// Sets groups and steps of the symbols that are known. The members that a group has of other feeds are left alone, and
+    /// so is a group that is fixed.
     pub(super) fn apply(self, symbols: &Symbols, feed: FeedId, find: impl Fn(&str) -> Option<Symbol>) {
         for (name, steps) in self.steps {
             if let Some(symbol) = find(&name) {
