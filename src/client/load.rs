@@ -16,7 +16,7 @@ mod worker;
 mod probe;
 mod report;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,7 +30,7 @@ use self::tally::Tally;
 use self::worker::{LINGER, MEASURE, STOP, Shared, WARM, Worker};
 use super::clock::{instant, wall_us};
 use crate::base::process::{self, Usage};
-use crate::flow::adapter::endpoint::Endpoint;
+use crate::flow::adapter::endpoint::{self, Endpoint};
 
 /// Clients of one process; descriptors and ports end long before.
 const CLIENTS_MAX: usize = 1_000_000;
@@ -199,7 +199,7 @@ fn plan(args: &Args) -> Result<Plan, String> {
         Some(text) => serde_json::from_str(text).map_err(|error| format!("--with: {error}"))?,
     };
     Ok(Plan {
-        server: endpoint.resolve()?,
+        server: server(&endpoint, Duration::from_secs_f64(args.connect_timeout))?,
         endpoint,
         clients: args.clients,
         topics: plan::names(args.topic.as_deref().unwrap_or(&args.symbols))?,
@@ -212,6 +212,17 @@ fn plan(args: &Args) -> Result<Plan, String> {
         sample: args.sample.max(1),
         source: args.source,
     })
+}
+
+/// Where all clients go: the first address of the name where somebody is.
+fn server(endpoint: &Endpoint, timeout: Duration) -> Result<SocketAddr, String> {
+    match endpoint.addresses()?.as_slice() {
+        [only] => Ok(*only),
+        several => {
+            let stream = endpoint::connect(several, timeout)?;
+            stream.peer_addr().map_err(|error| format!("{}: {error}", endpoint.authority))
+        }
+    }
 }
 
 /// The standard library cannot set affinity and `unsafe` is forbidden, so the system's own tool does it, before there

@@ -1,8 +1,9 @@
-//! A `ws://` address as a user types it, taken apart.
+//! A `ws://` address as a user types it, taken apart, and the way to whoever is there.
 //!
 //! Bound kept here: none of its own; an address is as long as the command line.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::time::Duration;
 
 /// Where a WebSocket client goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,11 +35,11 @@ impl Endpoint {
         Ok(Endpoint { authority: format!("{authority}{port}"), path })
     }
 
-    /// The first address that the name has.
-    pub fn resolve(&self) -> Result<SocketAddr, String> {
-        let mut all =
-            self.authority.to_socket_addrs().map_err(|error| format!("{}: {error}", self.authority))?;
-        all.next().ok_or_else(|| format!("{}: the name has no address", self.authority))
+    /// The addresses that the name has, at least one, in the order in which they are to be tried.
+    pub fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
+        let all = self.authority.to_socket_addrs().map_err(|error| format!("{}: {error}", self.authority))?;
+        let all: Vec<SocketAddr> = all.collect();
+        if all.is_empty() { Err(format!("{}: the name has no address", self.authority)) } else { Ok(all) }
     }
 
     /// The path with `query` appended to whatever query it has.
@@ -52,6 +53,20 @@ impl Endpoint {
         };
         format!("{}{joint}{query}", self.path)
     }
+}
+
+/// A connection to the first of these addresses that takes one; each has an even share of the time. The error says what each
+/// of them answered.
+pub fn connect(addresses: &[SocketAddr], timeout: Duration) -> Result<TcpStream, String> {
+    let share = timeout / addresses.len().max(1) as u32;
+    let mut errors = Vec::new();
+    for address in addresses {
+        match TcpStream::connect_timeout(address, share) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => errors.push(format!("{address}: {error}")),
+        }
+    }
+    Err(errors.join("; "))
 }
 
 #[cfg(test)]
@@ -69,6 +84,23 @@ mod tests {
         assert!(parsed("http://host/").is_err());
         assert!(parsed("wss://host/").is_err_and(|message| message.contains("wss")));
         assert!(parsed("ws:///ws").is_err());
+    }
+
+    #[test]
+    fn a_name_is_all_its_addresses() {
+        let listen = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = |listener: &std::net::TcpListener| listener.local_addr().unwrap();
+        let (nobody, also_nobody) = (address(&listen()), address(&listen()));
+        let listener = listen();
+        let timeout = Duration::from_secs(10);
+        let stream = connect(&[nobody, address(&listener)], timeout).unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), address(&listener));
+        let error = connect(&[nobody, also_nobody], timeout).unwrap_err();
+        let named = |address: SocketAddr| error.contains(&format!("{address}: Connection refused"));
+        assert!(named(nobody) && named(also_nobody), "{error}");
+        let endpoint = Endpoint::parse("ws://127.0.0.1:8080").unwrap();
+        assert_eq!(endpoint.addresses().unwrap(), ["127.0.0.1:8080".parse().unwrap()]);
+        assert!(Endpoint::parse("ws://127.0.0.1:x").unwrap().addresses().is_err());
     }
 
     #[test]

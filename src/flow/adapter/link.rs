@@ -6,7 +6,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tickgate_feeds::tickgate::{Directory, Heard, Item, Peer, Plan, Retelling};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, client::client_with_config};
 
-use super::endpoint::Endpoint;
+use super::endpoint::{self, Endpoint};
 use super::{Gauge, NAP, Sink};
 use crate::base::backoff::Backoff;
 use crate::base::clock::Clock;
@@ -231,23 +231,25 @@ impl Link {
 
     fn connect(&mut self, timeout: Duration) -> Result<(), String> {
         let of_io = |error: std::io::Error| error.to_string();
-        let address = self.endpoint.resolve()?;
-        let dial = || -> std::io::Result<TcpStream> {
-            let stream = TcpStream::connect_timeout(&address, timeout)?;
-            stream.set_read_timeout(Some(timeout))?;
-            stream.set_write_timeout(Some(timeout))?;
-            stream.set_nodelay(true)?;
+        let dial = |addresses: &[SocketAddr]| -> Result<TcpStream, String> {
+            let stream = endpoint::connect(addresses, timeout)?;
+            stream.set_read_timeout(Some(timeout)).map_err(of_io)?;
+            stream.set_write_timeout(Some(timeout)).map_err(of_io)?;
+            stream.set_nodelay(true).map_err(of_io)?;
             Ok(stream)
         };
+        let first = dial(&self.endpoint.addresses()?)?;
+        // A name may be that of several gateways: all is asked of one.
+        let address = [first.peer_addr().map_err(of_io)?];
         // Groups are not told with the rows. What they name is looked up when the rows are here.
-        let mut symbols = self.get(dial().map_err(of_io)?, "/v1/symbols")?;
-        let mut groups = self.get(dial().map_err(of_io)?, "/v1/groups")?;
+        let mut symbols = self.get(first, "/v1/symbols")?;
+        let mut groups = self.get(dial(&address)?, "/v1/groups")?;
         let directory = Directory::read(&mut symbols, &mut groups).map_err(|error| error.to_string())?;
         let config = WebSocketConfig::default()
             .max_message_size(Some(MESSAGE_BYTES_MAX))
             .max_frame_size(Some(MESSAGE_BYTES_MAX));
         let url = format!("ws://{}{}", self.endpoint.authority, self.endpoint.path);
-        let (socket, _) = client_with_config(url, dial().map_err(of_io)?, Some(config))
+        let (socket, _) = client_with_config(url, dial(&address)?, Some(config))
             .map_err(|error| format!("no WebSocket: {error}"))?;
         socket.get_ref().set_read_timeout(Some(NAP)).map_err(of_io)?;
         self.peer.told().directory = Some(directory);
