@@ -35,7 +35,7 @@ enum Command {
     },
 }
 
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Args)]
 struct Serve {
     /// Where clients come [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
@@ -59,6 +59,22 @@ struct Serve {
     /// Threads that serve clients [default: one per core]
     #[arg(long, value_name = "N")]
     shards: Option<usize>,
+    /// What is logged: error, warn, info, debug (sessions as they begin and end) or trace
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log: tracing::Level,
+}
+
+impl Default for Serve {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            admin: None,
+            feed: Vec::new(),
+            config: None,
+            shards: None,
+            log: tracing::Level::INFO,
+        }
+    }
 }
 
 /// Wrong arguments or configuration (EX_USAGE of sysexits.h).
@@ -98,7 +114,8 @@ fn main() -> ExitCode {
 }
 
 fn serve(arguments: Serve) -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).init();
+    let log = tracing_subscriber::fmt().with_max_level(arguments.log).with_target(false);
+    log.with_writer(std::io::stderr).init();
     let config = match effective_config(arguments) {
         Ok(config) => config,
         Err(error) => return fail(&error, EXIT_USAGE),

@@ -102,10 +102,10 @@ class Gateway:
         self.url = f"ws://127.0.0.1:{self.port}/ws"
 
     @classmethod
-    async def start(cls, binary: str, *feeds: str, config: str = "", listen: str = "127.0.0.1:0") -> "Gateway":
+    async def start(cls, binary: str, *feeds: str, config: str = "", listen: str = "127.0.0.1:0", log: str = "info") -> "Gateway":
         """Starts it and reads the lines that say where it serves."""
         home = Path(tempfile.mkdtemp(prefix="tickgate-test-"))
-        command = [binary, "serve", "--listen", listen, "--admin", "127.0.0.1:0"]
+        command = [binary, "serve", "--listen", listen, "--admin", "127.0.0.1:0", "--log", log]
         for feed in feeds:
             command += ["--feed", feed]
         if config:

@@ -192,6 +192,18 @@ async def itself(report: Report, gateway: Gateway) -> None:
     report.check("itself: when it started", 0 < age < 60, age)
 
 
+async def sessions(report: Report, gateway: Gateway) -> None:
+    """The log names a session as its welcome did, when it begins and when it ends."""
+    client = await Client.connect(gateway.url)
+    name = client.welcome["session"]
+    await client.close()
+    await gateway.metric_reaches('tickgate_disconnects_total{reason="client_closed"}', 1, 5)
+    lines = [line for line in gateway.errors.read_text().splitlines() if f'session="{name}"' in line]
+    said = [re.search(r"session (begins|ends)", line)[1] for line in lines]
+    report.equal("sessions: the log says when one begins and ends", said, ["begins", "ends"])
+    report.check("sessions: and why", 'reason="client_closed"' in lines[-1], lines)
+
+
 async def main(report: Report) -> None:
     """Each kind against one gateway with many symbols."""
     options = arguments(__doc__.splitlines()[0]).parse_args()
@@ -204,6 +216,8 @@ async def main(report: Report) -> None:
     async with await Gateway.start(options.binary, f"synthetic:load?symbols={PICTURE}&rate=20000&zipf=0") as gateway:
         await moments(report, gateway)
         await itself(report, gateway)
+    async with await Gateway.start(options.binary, "synthetic:vn30", log="debug") as gateway:
+        await sessions(report, gateway)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,8 @@ pub(super) struct Session<W> {
     pub(super) pings_missed: u8,
     /// Which of the subscriptions was paid last.
     pub(super) paid_sub: u16,
+    /// Which of the shard's it was, counted from 1; after four billion from 0 again.
+    number: u32,
     pub(super) peer: SocketAddr,
     pub(super) packing: Packing,
 }
@@ -143,11 +145,13 @@ impl<I: Io> Shard<I> {
             next_sub: 1,
             pings_missed: 0,
             paid_sub: 0,
+            number: self.sessions_ever as u32,
             peer: newcomer.peer,
             packing: newcomer.packing,
         });
         let limits = &self.identity.limits;
-        let name = format!("{}-{}", self.index, self.sessions_ever);
+        let name = self.session_name(key);
+        tracing::debug!(session = name, peer = %newcomer.peer, "session begins");
         let node = &self.encoder.replica.node;
         let welcome = Answer::Welcome {
             epoch: &node.epoch,
@@ -361,7 +365,8 @@ impl<I: Io> Shard<I> {
         }
         self.stats.ends[reason as usize] += 1;
         let open_ms = (self.now.mono_ns - session.opened_ns) / 1_000_000;
-        tracing::debug!(session = key, peer = %session.peer, reason = reason.label(), open_ms, "session ended");
+        let peer = session.peer;
+        tracing::debug!(session = self.session_name(key), %peer, reason = reason.label(), open_ms, "session ends");
         while !self.sessions[key as usize].subs.is_empty() {
             self.leave(key, 0);
         }
@@ -380,6 +385,11 @@ impl<I: Io> Shard<I> {
         }));
         self.keepalive.watch(key);
         self.write_waiting(key);
+    }
+
+    /// The session's name, for `welcome` and the log.
+    fn session_name(&self, key: SessionKey) -> String {
+        format!("{}-{}", self.index, self.sessions[key as usize].number)
     }
 
     /// Forgets a session for good.
