@@ -81,6 +81,12 @@ fn every_metric_is_on_a_dashboard_and_every_dashboard_names_metrics_that_exist()
 }
 
 #[test]
+fn the_tree_in_the_documents_is_the_tree() {
+    let prose = include_str!("../docs/architecture.md");
+    none(&files::not_in_tree(rust_files().iter().map(|source| source.path.as_str()), prose));
+}
+
+#[test]
 fn tracked_files_are_clean() {
     none(&files::untidy(&repository()));
 }

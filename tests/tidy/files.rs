@@ -53,6 +53,19 @@ pub(super) fn untidy(files: &[File]) -> Vec<String> {
     findings
 }
 
+/// Modules that the tree of `docs/architecture.md` does not name: `paths` are all files in Rust. What the client's programs
+/// are made of, and tests, need not be there.
+pub(super) fn not_in_tree<'a>(paths: impl IntoIterator<Item = &'a str>, prose: &str) -> Vec<String> {
+    let tree = prose.split_once("## The tree").map_or("", |(_, rest)| rest);
+    let tree = tree.split_once("\n## ").map_or(tree, |(tree, _)| tree);
+    let words: Vec<&str> = tree.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    let is_apart = |path: &str| path.starts_with("src/client/") || path.contains("/tests");
+    let modules = paths.into_iter().filter(|path| path.starts_with("src/") && !is_apart(path));
+    let stem = |path: &str| path.rsplit('/').next().and_then(|name| name.strip_suffix(".rs")).map(str::to_owned);
+    let unknown = modules.filter(|path| stem(path).is_some_and(|name| !words.contains(&name.as_str())));
+    unknown.map(|path| finding(path, 1, "not in the tree of docs/architecture.md: say there what it is")).collect()
+}
+
 /// Whether `path` stands in `text` as the beginning of a path.
 fn is_absolute(text: &str, path: &str) -> bool {
     text.match_indices(path)
