@@ -18,11 +18,6 @@ impl Now {
     pub fn after(self, wait: Duration) -> u64 {
         self.mono_ns + wait.as_nanos() as u64
     }
-
-    /// The wall time of a monotonic instant near this one.
-    pub fn wall_at(self, mono_ns: u64) -> Time {
-        Time(self.wall.0 - (self.mono_ns as i64 - mono_ns as i64))
-    }
 }
 
 /// The machine's clocks, read from the same origin by every thread of the process.

@@ -61,9 +61,12 @@ pub(super) fn not_in_tree<'a>(paths: impl IntoIterator<Item = &'a str>, prose: &
     let words: Vec<&str> = tree.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
     let is_apart = |path: &str| path.starts_with("src/client/") || path.contains("/tests");
     let modules = paths.into_iter().filter(|path| path.starts_with("src/") && !is_apart(path));
-    let stem = |path: &str| path.rsplit('/').next().and_then(|name| name.strip_suffix(".rs")).map(str::to_owned);
+    let stem =
+        |path: &str| path.rsplit('/').next().and_then(|name| name.strip_suffix(".rs")).map(str::to_owned);
     let unknown = modules.filter(|path| stem(path).is_some_and(|name| !words.contains(&name.as_str())));
-    unknown.map(|path| finding(path, 1, "not in the tree of docs/architecture.md: say there what it is")).collect()
+    unknown
+        .map(|path| finding(path, 1, "not in the tree of docs/architecture.md: say there what it is"))
+        .collect()
 }
 
 /// Whether `path` stands in `text` as the beginning of a path.
@@ -87,4 +90,21 @@ fn what_is_untidy_is_found() {
     }
     assert_eq!(check("Cargo.lock", &format!("{registry}\n")), 0);
     assert_eq!(check("a.md", &"a\n".repeat(FILE_BYTES_MAX / 2 + 1)), 1);
+}
+
+#[test]
+fn a_module_that_is_in_no_tree_is_found() {
+    let prose = "# House\n\nspare\n\n## The tree\n\n    src/\n      base.rs  words\n        limits, reason  bounds\n\n## Way\n\nother\n";
+    let found = |paths: &[&str]| not_in_tree(paths.iter().copied(), prose).len();
+    assert_eq!(
+        found(&[
+            "src/base.rs",
+            "src/base/reason.rs",
+            "src/client/x.rs",
+            "src/base/tests.rs",
+            "feeds/src/y.rs"
+        ]),
+        0
+    );
+    assert_eq!(found(&["src/spare.rs", "src/base/other.rs", "src/base/limit.rs"]), 3);
 }
