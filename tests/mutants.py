@@ -58,7 +58,7 @@ MUTANTS = [
            "self.push_images(stream, topics, stream.rev, batch) < topics.len()",
            "self.push_images(stream, topics, stream.rev, batch) > topics.len()"),
     Mutant("an event is left out without a gap", "flow/frame/encoder/events.rs",
-           "push_gap(&mut batch.gaps, topic.channel, name, from, to, reason.label())", "()"),
+           "push_gap(&mut batch.gaps, topic.channel(), name, from, to, reason.label())", "()"),
     Mutant("events that fell out of the log are forgotten", "flow/conflation/log.rs",
            "(topic.gone_q, topic.gone_rev) = (event.q, event.rev)", "()"),
     Mutant("a number of one of several frames is skipped", "flow/frame/encoder.rs",
