@@ -147,11 +147,15 @@ impl Slice {
             self.times.resize(ticks.arrivals_ns().len(), 0);
         }
         let times = self.times.as_mut_slice();
-        for number in &ticks.given {
+        let mut count = |number: &u32| {
             if let Some(times) = times.get_mut(*number as usize) {
                 *times += frames;
             }
-        }
+        };
+        // By fours, which spares most of the loop.
+        let (fours, others) = ticks.given.as_chunks::<4>();
+        fours.iter().for_each(|four| four.iter().for_each(&mut count));
+        others.iter().for_each(count);
     }
 
     /// Hands out when each tick arrived and how often it went out, and begins anew; returns how many frames there were.
