@@ -217,7 +217,8 @@ impl Hub {
         let from = gap.from.filter(|from| *from <= last + 1);
         let known = Reason::ALL.iter().find(|reason| reason.label() == gap.reason);
         let reason = known.copied().unwrap_or(Reason::UpstreamGap);
-        let numbers = q + 1 - gap.from.unwrap_or(0).max(last + 1);
+        // What the upstream sends is not ours to trust: a gap may begin after its end.
+        let numbers = (q - last).min(q.saturating_add(1).saturating_sub(gap.from.unwrap_or(0)));
         match reason {
             Reason::LogOverrun => {} // they were there, and come too late for this gateway alone
             Reason::IngestOverflow => self.stats.overflowed += numbers,
@@ -325,7 +326,12 @@ mod tests {
         connect(&mut peer, "e1", 10, &row("A", 10, "1"));
         hub.adopt(peer.told(), 1);
         assert_eq!(hub.stats().missing, 0, "what came before the connection is not lost");
-        let losses = [(5, 9, "upstream_gap"), (10, 12, "ingest_overflow"), (13, 20, "log_overrun")];
+        let losses = [
+            (5, 9, "upstream_gap"),
+            (10, 12, "ingest_overflow"),
+            (13, 20, "log_overrun"),
+            (30, 25, "upstream_gap"),
+        ];
         for (at, (from, to, reason)) in losses.into_iter().enumerate() {
             let (seq, rev) = (at + 2, at + 11);
             let frame = format!(
