@@ -15,7 +15,7 @@ use tickgate_feeds::feed::{Next, Source};
 use tickgate_feeds::market::{FeedId, State, Update};
 use tickgate_feeds::tickgate::Told;
 
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Now};
 use crate::base::histogram::Latency;
 
 /// Where updates go.
@@ -57,7 +57,7 @@ pub struct Gauge {
     pub connects: AtomicU64,
     /// How often it was silent for too long.
     pub silences: AtomicU64,
-    /// Wall time of the last update in milliseconds.
+    /// Wall time of the last message in milliseconds, of use or not.
     pub last_ms: AtomicU64,
     /// From the source's own time to the arrival, for sources that run by today's clock.
     pub source_to_arrival: Mutex<Latency>,
@@ -102,7 +102,7 @@ pub fn run(
         out.clear();
         let next = source.next(now.wall, &mut out);
         // Also of what led to no update.
-        trouble.note(gauge, source.as_ref(), feed, now.mono_ns, next == Next::Ended);
+        trouble.note(gauge, source.as_ref(), feed, now, next == Next::Ended);
         if !out.is_empty() {
             for update in &mut out {
                 update.arrival_ns = now.mono_ns;
@@ -163,22 +163,29 @@ fn note(gauge: &Gauge, out: &[Update], wall_ns: i64) {
 /// What a source could not use, and how much of it an operator was told of.
 #[derive(Debug, Default)]
 struct Trouble {
+    /// All messages and symbols counted so far.
+    noted: u64,
     told: u64,
     told_ns: Option<u64>,
 }
 
 impl Trouble {
     /// Publishes the counts; says what is new among them, at once and then every [`TELL_NS`], and when the source ends.
-    fn note(&mut self, gauge: &Gauge, source: &dyn Source, feed: FeedId, now_ns: u64, is_over: bool) {
+    fn note(&mut self, gauge: &Gauge, source: &dyn Source, feed: FeedId, now: Now, is_over: bool) {
         let (skipped, errors) = (source.skipped(), source.errors());
         gauge.errors.store(errors, Ordering::Relaxed);
         gauge.skipped.store(skipped.unknown + skipped.old, Ordering::Relaxed);
         gauge.held_back.store(skipped.waiting, Ordering::Relaxed);
         gauge.gaps.store(skipped.gaps, Ordering::Relaxed);
         gauge.refused.store(skipped.refused, Ordering::Relaxed);
-        let is_quiet = self.told_ns.is_some_and(|told_ns| now_ns - told_ns < TELL_NS);
+        // A feed that says what we cannot use is not silent.
+        let noted = errors + skipped.unknown + skipped.old + skipped.waiting + skipped.gaps + skipped.refused;
+        if std::mem::replace(&mut self.noted, noted) != noted {
+            gauge.last_ms.store((now.wall.0 / 1_000_000) as u64, Ordering::Relaxed);
+        }
+        let is_quiet = self.told_ns.is_some_and(|told_ns| now.mono_ns - told_ns < TELL_NS);
         if errors + skipped.refused > self.told && (is_over || !is_quiet) {
-            (self.told, self.told_ns) = (errors + skipped.refused, Some(now_ns));
+            (self.told, self.told_ns) = (errors + skipped.refused, Some(now.mono_ns));
             let (feed, last) = (feed.0, source.last_error().unwrap_or("none"));
             tracing::warn!(
                 feed,
@@ -270,6 +277,7 @@ mod tests {
         run(Box::new(Useless), FeedId(0), Clock::start(), &sink, &AtomicBool::new(false), &gauge);
         let counts = [&gauge.skipped, &gauge.held_back, &gauge.gaps, &gauge.refused, &gauge.errors];
         assert_eq!(counts.map(|count| count.load(Ordering::Relaxed)), [3, 4, 8, 16, 32]);
+        assert!(gauge.last_ms.into_inner() > 0, "it said something");
         assert_eq!(
             (gauge.updates.into_inner(), sink.0.into_inner().ok().flatten()),
             (0, Some(State::Closed))
