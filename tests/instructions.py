@@ -30,8 +30,8 @@ WORKLOADS = {
     "market 2000": (20, 60, "row"),
 }
 # Functions worth a line of their own, by a part of their name; what the compiler put into them counts as theirs.
-HOT = ["Rows::put_all", "Rows::find", "put_fields", "Text::put_u64", "Batch::finish", "Slice::wrote",
-       "Encoder::encode_shared", "Hub::apply", "Hub::cut", "Images::touch", "Replica::apply", "Buffer::push"]
+HOT = ["Rows::put_all", "Store::find", "put_fields", "Text::put_decimal", "Batch::finish", "Encoder::encode_shared",
+       "Encoder::take_times", "Shard<I>::turn", "Hub::apply", "filter_fold", "Replica::apply", "Buffer::push"]
 
 
 def binary() -> str:

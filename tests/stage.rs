@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rust_decimal::Decimal;
 use serde_json::Value;
-use tickgate::base::limits::Limits;
+use tickgate::base::limits::{Limits, SLICE_WRITES};
 use tickgate::flow::adapter::Sink;
 use tickgate::flow::conflation::cut::Node;
 use tickgate::flow::dispatch::wish::Packing;
@@ -15,7 +15,7 @@ use tickgate::flow::frame::deflate::Deflate;
 use tickgate::flow::socket::wire::Newcomer;
 use tickgate::gateway::ingest::Ingest;
 use tickgate::gateway::shard::{Identity, Shard};
-use tickgate_feeds::market::{Body, Channel, FeedId, Symbol, Time, Trade, TradeKind, Update};
+use tickgate_feeds::market::{Body, Channel, FeedId, Symbol, Time, Trade, TradeKind, Update, quote};
 use tickgate_feeds::symbols::Symbols;
 
 use crate::world::wire::{
@@ -214,4 +214,69 @@ fn a_last_trade_of_a_new_listing_is_in_added() {
     let told = peer.read(usize::MAX);
     let batch: Value = serde_json::from_str(&told[0].1).expect("JSON");
     assert_eq!((&batch["added"][0], &batch["rows"][0]["symbol"]), (&"trade:NEW".into(), &"NEW".into()));
+}
+
+/// A tick is timed once for each row of it that went to a client, at the time at which that frame was made: whoever shares
+/// the frame, in however many slices it goes out, and whoever could not take it and got it later.
+#[test]
+fn each_row_is_timed_once_for_each_client_that_got_it() {
+    const SYMBOLS: usize = 90;
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut stage = Stage::new(Limits::default());
+    let names: Vec<String> = (0..SYMBOLS).map(|at| format!("S{at:02}")).collect();
+    let symbols: Vec<Symbol> = names.iter().map(|name| stage.list(name, Channel::Quote)).collect();
+    let change = |at: usize, field: u8, value: i64, time: Time| {
+        Update::image(symbols[at], Channel::Quote, time, &[(field, Some(Decimal::from(value)))])
+    };
+    for at in 0..SYMBOLS {
+        stage.push(&[change(at, quote::LAST, 0, stage.time())]);
+    }
+    let mut peers = Vec::new();
+    for (query, count) in [
+        ("symbols=S00,S01,S02&rate=10", 3 * SLICE_WRITES + 7),
+        ("symbols=S00,S03", SLICE_WRITES + 1),
+        ("symbols=*", 5),
+        ("symbols=*&rate=20&fields=bid", 5),
+        ("symbols=S04,trade:S04,trade:S05&mode=every&rate=5", 3),
+    ] {
+        peers.extend((0..count).map(|_| stage.connect(query, 300 + random.usize(..3_000))));
+    }
+    for _ in 0..40 {
+        let mine: Vec<&str> = (0..9).map(|_| names[random.usize(..SYMBOLS)].as_str()).collect();
+        peers.push(stage.connect(&format!("symbols={}", mine.join(",")), 600));
+    }
+    let (mut rows, mut waited_us) = (0, 0);
+    let mut hear = |peer: &mut Peer, bytes: usize| {
+        for (_, text) in peer.read(bytes) {
+            let message: Value = serde_json::from_str(&text).expect("JSON");
+            for row in message["rows"].as_array().into_iter().flatten().filter(|row| row["full"] != true) {
+                rows += 1;
+                waited_us +=
+                    message["ts_us"].as_u64().expect("a time") - row["time_us"].as_u64().expect("a time");
+            }
+        }
+    };
+    for turn in 0..400 {
+        for _ in 0..random.usize(..6) {
+            let among = if random.bool() { 6 } else { SYMBOLS };
+            let (at, time) = (random.usize(..among), stage.time());
+            let field = *random.choice([quote::LAST, quote::BID].iter()).expect("some");
+            stage.push(&[change(at, field, random.i64(..1_000_000), time)]);
+            stage.push(&[trade(symbols[at], time, turn + 1)]);
+        }
+        stage.after_ms(random.u64(1..20));
+        for peer in &mut peers {
+            hear(peer, if random.u32(..9) == 0 { usize::MAX } else { random.usize(..200) });
+        }
+    }
+    for _ in 0..20 {
+        stage.after_ms(200);
+        peers.iter_mut().for_each(|peer| hear(peer, usize::MAX));
+    }
+    let timed = &stage.shard.stats().arrival_to_written;
+    assert_eq!((timed.count(), (timed.sum_seconds() * 1e6).round() as u64), (rows, waited_us));
+    let fell_behind = stage.shard.stats().fell_behind;
+    assert!(rows > 50_000 && fell_behind > 300, "{rows} rows, {fell_behind} fell behind");
 }

@@ -125,10 +125,35 @@ impl Channel {
 pub struct Field {
     /// Lower snake case, as in `docs/protocol.md`.
     pub name: &'static str,
-    /// The same as it stands in a row: `,"name":`.
-    pub key: &'static str,
+    /// The same as it stands in a row.
+    pub key: Key,
     /// How the value is written.
     pub kind: Kind,
+}
+
+/// A field's name as it stands in a row, `,"name":`, with zeros behind it: what has one length is copied without a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The text and the zeros.
+    pub bytes: [u8; 24],
+    /// How long the text is.
+    pub len: usize,
+}
+
+impl Key {
+    const fn new(text: &str) -> Self {
+        let (mut bytes, mut at) = ([0; 24], 0);
+        while at < text.len() {
+            bytes[at] = text.as_bytes()[at];
+            at += 1;
+        }
+        Self { bytes, len: text.len() }
+    }
+
+    /// The text.
+    pub fn text(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
 }
 
 /// How a field's value is written on the wire. Every value is held as a [`Decimal`].
@@ -145,7 +170,7 @@ pub enum Kind {
 /// A field of this name.
 macro_rules! field {
     ($name:literal, $kind:expr) => {
-        Field { name: $name, key: concat!(",\"", $name, "\":"), kind: $kind }
+        Field { name: $name, key: Key::new(concat!(",\"", $name, "\":")), kind: $kind }
     };
 }
 
@@ -173,7 +198,7 @@ macro_rules! fields {
 
 /// Field numbers of [`Channel::Quote`].
 pub mod quote {
-    use super::{Field, Kind};
+    use super::{Field, Key, Kind};
     pub use super::{PHASE, STATE};
 
     const fn kind(name: &str) -> Kind {
@@ -193,7 +218,7 @@ pub mod quote {
 
 /// Field numbers of [`Channel::Index`].
 pub mod index {
-    use super::{Field, Kind};
+    use super::{Field, Key, Kind};
     pub use super::{PHASE, STATE};
 
     const fn kind(_: &str) -> Kind {

@@ -180,7 +180,7 @@ impl Limits {
     /// Adds up what the bounds allow for `clients` connections and `symbols` symbols on `shards` shards.
     pub fn memory(&self, clients: usize, symbols: usize, shards: usize) -> Memory {
         const UPDATE: usize = 96;
-        const IMAGE: usize = 27 * 24 + 128; // a quote: 27 cells of value and revision, and its head
+        const IMAGE: usize = 27 * 24 + 160; // a quote: 27 cells of value and revision, its head, and notes of its changes
         const CHANGED: usize = 27 * 16 + 56; // in a cut: the values, and what stands before them
         const RHYTHM: usize = 80; // what is known of a symbol's rhythm, and its place in a queue
         const EVENT: usize = 144 + VALUES_PER_EVENT * 16;
@@ -189,7 +189,7 @@ impl Limits {
         const BAR: usize = 256;
         const SYMBOL: usize = 320; // its names, the tree of them, and the state of its book
         const LISTED: usize = 160; // its standing and its chains in the log
-        const ROW: usize = 16 + 56 + 52; // where its last row is, whose it can be, and the beginning of its rows
+        const ROW: usize = 16 + 48 + 52 + 16; // where its last row is, whose it can be, the beginning of its rows, two lists
         const ARRIVAL: usize = 8 + 8 + 4; // when it was, how often it went out, and in which row
         const OWED_TOPIC: usize = 2 * 16 + 8; // in a growing list: how much of it was given, or that nothing was
         const EVENT_TEXT: usize = 256;

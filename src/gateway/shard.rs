@@ -134,40 +134,6 @@ impl Stats {
 struct Slice {
     writes: usize,
     frames: u64,
-    /// To how many clients each of the turn's ticks went, by its number.
-    times: Vec<u64>,
-}
-
-impl Slice {
-    /// Notes writes of frames with these ticks.
-    fn wrote(&mut self, writes: usize, frames: u64, ticks: &Ticks) {
-        self.writes += writes;
-        self.frames += frames;
-        if self.times.len() < ticks.arrivals_ns().len() {
-            self.times.resize(ticks.arrivals_ns().len(), 0);
-        }
-        let times = self.times.as_mut_slice();
-        let mut count = |number: &u32| {
-            if let Some(times) = times.get_mut(*number as usize) {
-                *times += frames;
-            }
-        };
-        // By fours, which spares most of the loop.
-        let (fours, others) = ticks.given.as_chunks::<4>();
-        fours.iter().for_each(|four| four.iter().for_each(&mut count));
-        others.iter().for_each(count);
-    }
-
-    /// Hands out when each tick arrived and how often it went out, and begins anew; returns how many frames there were.
-    fn take(&mut self, ticks: &Ticks, mut tick: impl FnMut(u64, u64)) -> u64 {
-        let timed = ticks.arrivals_ns().iter().zip(self.times.drain(..));
-        // The first number is that of no tick.
-        for (arrival_ns, times) in timed.skip(1).filter(|(_, times)| *times > 0) {
-            tick(*arrival_ns, times);
-        }
-        self.writes = 0;
-        std::mem::take(&mut self.frames)
-    }
 }
 
 /// When clients of a gateway that ends are told to come back, in milliseconds: a restart takes a moment.
@@ -205,6 +171,8 @@ pub struct Shard<I: Io> {
     keepalive: keepalive::Wheel,
     slice: Slice,
     cut_ns: u64,
+    /// The newest ticks of the images that the last cut brought.
+    arrived: Ticks,
     /// The time as of this slice.
     now: Now,
     stats: Stats,
@@ -239,6 +207,7 @@ impl<I: Io> Shard<I> {
             keepalive: keepalive::Wheel::new(limits.heartbeat),
             slice: Slice::default(),
             cut_ns: 0,
+            arrived: Ticks::default(),
             now: Now::default(),
             stats: Stats::default(),
             ready: Vec::new(),
@@ -406,13 +375,15 @@ impl<I: Io> Shard<I> {
                 replica.forget(channel, symbol);
             }
         }
-        // Ticks that came together stand together: newest first, as the hub took them.
-        for together in cut.changed.chunk_by(|one, other| one.arrival_ns == other.arrival_ns) {
-            let (arrival_ns, ticks) = (together[0].arrival_ns, together.len() as u64);
-            if arrival_ns > 0 {
-                self.stats.arrival_to_cut.record(self.now.mono_ns.saturating_sub(arrival_ns), ticks);
-            }
+        self.arrived.begin_turn();
+        for changed in &cut.changed {
+            let tick = self.arrived.number(changed.arrival_ns);
+            self.arrived.count(tick, 1);
         }
+        let (now_ns, arrival_to_cut) = (self.now.mono_ns, &mut self.stats.arrival_to_cut);
+        self.arrived.take(|arrival_ns, ticks| {
+            arrival_to_cut.record(now_ns.saturating_sub(arrival_ns), ticks);
+        });
         if self.streams.any_open() {
             let symbols = cut.changed.iter().map(|changed| changed.symbol);
             let symbols = symbols.chain(cut.books.iter().filter_map(|book| book.symbol));
@@ -445,12 +416,13 @@ impl<I: Io> Shard<I> {
 
     /// Reads the clock once for all writes of the slice and records how old their ticks were.
     fn end_slice(&mut self, io: &mut I) {
-        if self.slice.writes == 0 {
+        let Slice { writes, frames } = std::mem::take(&mut self.slice);
+        if writes == 0 {
             return;
         }
         self.now = io.now();
         let (now_ns, stats) = (self.now.mono_ns, &mut self.stats);
-        let frames = self.slice.take(&self.encoder.ticks, |arrival_ns, times| {
+        self.encoder.take_times(|arrival_ns, times| {
             stats.arrival_to_written.record(now_ns.saturating_sub(arrival_ns), times);
         });
         if frames > 0 {

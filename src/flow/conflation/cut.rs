@@ -54,7 +54,7 @@ pub struct Cut {
     pub directory: u64,
     /// Version of the groups alone.
     pub groups: u64,
-    /// Images that changed, newest first.
+    /// Images that changed.
     pub changed: Vec<Changed>,
     /// The changed fields' values, image by image, in the order of their numbers. Absent ones have none.
     pub values: Vec<Decimal>,

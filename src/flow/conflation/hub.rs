@@ -314,18 +314,25 @@ impl Hub {
             groups: self.groups,
             ..Cut::default()
         };
-        for symbol in self.images.changed_since(since) {
-            let head = self.images.head(symbol);
-            let values_at = cut.values.len() as u32;
-            let mask = self.images.mask_since(symbol, since);
-            let (cells, mut present) = (self.images.cells(symbol), mask & head.present);
-            while present != 0 {
-                cut.values.push(cells[present.trailing_zeros() as usize].value);
-                present &= present - 1;
+        let images = &self.images;
+        images.changed_since(since).for_each(|symbol| {
+            let (head, cells, values_at) =
+                (images.head(symbol), images.cells(symbol), cut.values.len() as u32);
+            let (mut touched, mut mask) = (head.touched(), 0);
+            while touched != 0 {
+                let number = touched.trailing_zeros();
+                touched &= touched - 1;
+                let cell = &cells[number as usize];
+                if cell.rev > since {
+                    mask |= 1 << number;
+                    if head.present >> number & 1 == 1 {
+                        cut.values.push(cell.value);
+                    }
+                }
             }
             cut.changed.push(Changed {
                 symbol,
-                rev: self.images.rev(symbol),
+                rev: images.rev(symbol),
                 q: head.q,
                 time: head.time,
                 arrival_ns: head.arrival_ns,
@@ -333,7 +340,8 @@ impl Hub {
                 present: head.present,
                 values_at,
             });
-        }
+        });
+        self.images.end_part(self.rev);
         for event in self.log.since(since) {
             let values_from = cut.event_values.len() as u64;
             cut.event_values.extend(self.log.values(event));
@@ -355,11 +363,12 @@ impl Hub {
         match &update.body {
             Body::Image { len, nulls, numbers, values, .. } => {
                 let numbers = &numbers[..usize::from(*len)];
-                let changed = self.images.set_all(symbol, numbers, values, *nulls, rev);
+                let times = (update.time, update.arrival_ns);
+                let changed = self.images.update(symbol, numbers, values, *nulls, rev, times);
                 if changed {
                     self.has_data(symbol, rev);
                 }
-                self.touch_if(changed, update, rev)
+                changed
             }
             Body::Trade(trade) => {
                 self.log_event(update, rev, 1, What::Trade(*trade));

@@ -1,7 +1,11 @@
-//! The latest value of every field of every symbol, and the order in which symbols last changed.
+//! The latest value of every field of every symbol, and which symbols have changed since when.
 //!
-//! Bound kept here: one image per listed symbol, sized by its channel's fields. What changed since a revision is found
-//! by walking from the newest change, so it costs what changed and not what exists.
+//! Symbols that change are noted once for each part of the revisions; a part ends when somebody has asked what changed.
+//! So a change that is not the part's first costs nothing but its values, and an answer costs what changed and not what
+//! exists, unless the asker has missed as many changes as symbols exist. Bounds kept here: one image per listed symbol,
+//! sized by its channel's fields; two notes for each, and those of the open part.
+
+use std::collections::VecDeque;
 
 use rust_decimal::Decimal;
 use tickgate_feeds::market::{Channel, Symbol, Time};
@@ -17,7 +21,8 @@ pub struct Cell {
     pub value: Decimal,
 }
 
-const NONE: u32 = u32::MAX;
+/// Notes that are kept besides two for each image.
+const SPARE_NOTES: usize = 64;
 
 /// What an image says besides its fields.
 #[derive(Clone, Copy, Debug)]
@@ -35,8 +40,8 @@ pub struct Head {
     /// Which table of fields.
     pub channel: Channel,
     first_cell: u32,
-    newer: u32,
-    older: u32,
+    /// How many notes had ever been made when its last one was, itself included; 0 when it never changed.
+    note: u64,
 }
 
 impl Head {
@@ -47,26 +52,27 @@ impl Head {
 }
 
 /// All images of a hub or a replica.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Images {
     heads: Vec<Head>,
     /// The revision of each image's last change, apart from the heads: it is what flushes look at.
     revs: Vec<Rev>,
     cells: Vec<Cell>,
-    newest: u32,
-    oldest: u32,
-}
-
-impl Default for Images {
-    fn default() -> Self {
-        Self { heads: Vec::new(), revs: Vec::new(), cells: Vec::new(), newest: NONE, oldest: NONE }
-    }
+    /// Symbols that changed, part by part; only the last note of each counts.
+    notes: Vec<Symbol>,
+    /// How many notes were forgotten, and from which revision on the others tell what changed.
+    forgotten: u64,
+    noted_from: Rev,
+    /// The parts that have ended: each one's last revision, and how many notes had ever been made then.
+    parts: VecDeque<(Rev, u64)>,
+    /// The same number of the last of them.
+    ended: u64,
 }
 
 impl Images {
     /// Adds the image of the next symbol; symbols come in the order of their index.
     pub fn list(&mut self, channel: Channel) -> Symbol {
-        let at = self.heads.len() as u32;
+        let symbol = Symbol::at(self.heads.len() as u32);
         self.revs.push(0);
         self.heads.push(Head {
             q: 0,
@@ -76,17 +82,10 @@ impl Images {
             touched: 0,
             channel,
             first_cell: self.cells.len() as u32,
-            newer: self.oldest,
-            older: NONE,
+            note: 0,
         });
         self.cells.resize(self.cells.len() + channel.fields().len(), Cell::default());
-        // A symbol that never changed stands at the old end, where no walk since a revision reaches it.
-        match self.oldest {
-            NONE => self.newest = at,
-            oldest => self.heads[oldest as usize].older = at,
-        }
-        self.oldest = at;
-        Symbol::at(at)
+        symbol
     }
 
     /// How many symbols are listed.
@@ -145,7 +144,7 @@ impl Images {
     }
 
     /// [`Images::set`] for several fields, those whose bit is in `nulls` to nothing: whether that changed any.
-    #[inline(always)]
+    #[inline]
     pub fn set_all(
         &mut self,
         symbol: Symbol,
@@ -155,23 +154,27 @@ impl Images {
         rev: Rev,
     ) -> bool {
         let head = &mut self.heads[symbol.index()];
-        let cells = &mut self.cells[head.first_cell as usize..];
-        let mut changed = 0;
-        for (at, (&number, &value)) in numbers.iter().zip(values).enumerate() {
-            let (cell, bit, is_null) = (&mut cells[number as usize], 1 << number, nulls >> at & 1 == 1);
-            let was_present = head.present & bit != 0;
-            if is_null && was_present {
-                head.present &= !bit;
-                cell.rev = rev;
-                changed |= bit;
-            } else if !(is_null || was_present && is_same(cell.value, value)) {
-                head.present |= bit;
-                *cell = Cell { rev, value };
-                changed |= bit;
-            }
+        set_all(head, &mut self.cells[head.first_cell as usize..], numbers, values, nulls, rev)
+    }
+
+    /// [`Images::set_all`], and if that changed any, [`Images::touch`] as the next update.
+    #[inline(always)]
+    pub fn update(
+        &mut self,
+        symbol: Symbol,
+        numbers: &[u8],
+        values: &[Decimal],
+        nulls: u8,
+        rev: Rev,
+        (time, arrival_ns): (Time, u64),
+    ) -> bool {
+        let head = &mut self.heads[symbol.index()];
+        let changed = set_all(head, &mut self.cells[head.first_cell as usize..], numbers, values, nulls, rev);
+        if changed {
+            let q = head.q + 1;
+            self.touch(symbol, rev, q, time, arrival_ns);
         }
-        head.touched |= changed;
-        changed != 0
+        changed
     }
 
     /// Sets a field whether or not it differs: a cut says what changed, and the reader believes it.
@@ -184,37 +187,82 @@ impl Images {
             Cell { rev, value: value.unwrap_or_default() };
     }
 
-    /// Notes that the symbol changed at `rev` and makes it the newest.
+    /// Notes that the symbol changed at `rev`.
+    #[inline(always)]
     pub fn touch(&mut self, symbol: Symbol, rev: Rev, q: u64, time: Time, arrival_ns: u64) {
-        let at = symbol.index() as u32;
         self.revs[symbol.index()] = rev;
         let head = &mut self.heads[symbol.index()];
         (head.q, head.time, head.arrival_ns) = (q, time, arrival_ns);
-        if self.newest == at {
-            return;
+        if head.note <= self.ended {
+            self.notes.push(symbol);
+            head.note = self.forgotten + self.notes.len() as u64;
         }
-        let (newer, older) = (head.newer, head.older);
-        (head.newer, head.older) = (NONE, self.newest);
-        // Not the newest, so there is a newer one.
-        self.heads[newer as usize].older = older;
-        match older {
-            NONE => self.oldest = newer,
-            older => self.heads[older as usize].newer = newer,
-        }
-        self.heads[self.newest as usize].newer = at;
-        self.newest = at;
     }
 
-    /// The symbols that changed after `since`, newest first.
-    pub fn changed_since(&self, since: Rev) -> impl Iterator<Item = Symbol> + '_ {
-        let mut at = self.newest;
-        std::iter::from_fn(move || {
-            let symbol = Symbol::at(at);
-            self.revs.get(at as usize).filter(|rev| **rev > since)?;
-            at = self.heads[at as usize].older;
-            Some(symbol)
-        })
+    /// Ends the part of the revisions up to `rev`: what changes from now on changes anew.
+    pub fn end_part(&mut self, rev: Rev) {
+        let made = self.forgotten + self.notes.len() as u64;
+        if made == self.ended {
+            return; // nothing has changed in it
+        }
+        self.ended = made;
+        self.parts.push_back((rev, made));
+        if self.notes.len() > 2 * self.heads.len() + SPARE_NOTES {
+            self.forget_notes();
+        }
     }
+
+    /// Forgets the older half of the notes.
+    fn forget_notes(&mut self) {
+        let half = self.ended - self.notes.len() as u64 / 2;
+        let forgotten = self.forgotten;
+        while let Some((rev, made)) = self.parts.front().copied().filter(|(_, made)| *made <= half) {
+            self.parts.pop_front();
+            (self.forgotten, self.noted_from) = (made, rev);
+        }
+        self.notes.drain(..(self.forgotten - forgotten) as usize);
+    }
+
+    /// The symbols that changed after `since`, in no order.
+    pub fn changed_since(&self, since: Rev) -> impl Iterator<Item = Symbol> + '_ {
+        let before = self.parts.iter().rev().find(|(rev, _)| *rev <= since);
+        let (from, all) = match before.map_or(self.forgotten, |(_, made)| *made) - self.forgotten {
+            0 if since < self.noted_from => (self.notes.len(), self.heads.len() as u32),
+            from => (from as usize, 0),
+        };
+        let made = (self.forgotten..).skip(from + 1);
+        let notes = self.notes[from..].iter().copied().zip(made);
+        let noted = notes.filter(|(symbol, made)| self.heads[symbol.index()].note == *made);
+        let every = (0..all).map(Symbol::at);
+        noted.map(|(symbol, _)| symbol).chain(every).filter(move |symbol| self.rev(*symbol) > since)
+    }
+}
+
+#[inline(always)]
+fn set_all(
+    head: &mut Head,
+    cells: &mut [Cell],
+    numbers: &[u8],
+    values: &[Decimal],
+    nulls: u8,
+    rev: Rev,
+) -> bool {
+    let mut changed = 0;
+    for (at, (&number, &value)) in numbers.iter().zip(values).enumerate() {
+        let (cell, bit, is_null) = (&mut cells[number as usize], 1 << number, nulls >> at & 1 == 1);
+        let was_present = head.present & bit != 0;
+        if is_null && was_present {
+            head.present &= !bit;
+            cell.rev = rev;
+            changed |= bit;
+        } else if !(is_null || was_present && is_same(cell.value, value)) {
+            head.present |= bit;
+            *cell = Cell { rev, value };
+            changed |= bit;
+        }
+    }
+    head.touched |= changed;
+    changed != 0
 }
 
 /// Whether all parts of two decimals are equal: the scale counts.
@@ -239,16 +287,20 @@ mod tests {
         for _ in 0..40 {
             images.list(Channel::Quote);
         }
-        for rev in 1..2_000 {
+        for rev in 1..20_000 {
             let at = random.u32(..40);
             images.touch(Symbol::at(at), rev, 0, Time(0), 0);
             last[at as usize] = rev;
-            let since = random.u64(..rev + 1);
+            let since =
+                if random.bool() { random.u64(..rev + 1) } else { rev.saturating_sub(random.u64(..99)) };
             let mut found: Vec<_> = images.changed_since(since).map(Symbol::index).collect();
-            assert!(found.is_sorted_by(|a, b| last[*a] > last[*b]), "newest first");
             found.sort_unstable();
             let expected: Vec<_> = (0..40).filter(|&at| last[at] > since).collect();
-            assert_eq!(found, expected);
+            assert_eq!(found, expected, "each once, after {since} of {rev}");
+            if random.u32(..8) == 0 {
+                images.end_part(rev);
+            }
+            assert!(images.notes.len() <= 3 * 40 + SPARE_NOTES && images.parts.len() <= images.notes.len());
         }
     }
 

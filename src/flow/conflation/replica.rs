@@ -76,7 +76,7 @@ impl Replica {
         if std::mem::replace(&mut self.groups, cut.groups) != cut.groups {
             self.grouped_rev = cut.rev;
         }
-        for changed in cut.changed.iter().rev() {
+        for changed in &cut.changed {
             let mut values = cut.values[changed.values_at as usize..].iter();
             let mut mask = changed.mask;
             while mask != 0 {
@@ -87,6 +87,7 @@ impl Replica {
             }
             self.images.touch(changed.symbol, changed.rev, changed.q, changed.time, changed.arrival_ns);
         }
+        self.images.end_part(cut.rev);
         self.log.lose(&cut.lost);
         for event in &cut.events {
             match event.what {

@@ -72,12 +72,12 @@ impl<'a> Walk<'a> {
 pub struct Encoder {
     /// The images and events.
     pub replica: Replica,
-    /// When the newest tick of each row arrived.
-    pub ticks: Ticks,
     /// What a client holds that has taken the last shared frames up to each of them but the last.
     pub held_between: Vec<Debt>,
     /// What was done so far.
     pub stats: Stats,
+    /// When the newest tick of each row arrived.
+    ticks: Ticks,
     rows: Rows,
     changed: Vec<Topic>,
 }
@@ -87,9 +87,9 @@ impl Encoder {
     pub fn new(replica: Replica) -> Self {
         Self {
             replica,
-            ticks: Ticks::default(),
             held_between: Vec::new(),
             stats: Stats::default(),
+            ticks: Ticks::default(),
             rows: Rows::default(),
             changed: Vec::new(),
         }
@@ -101,12 +101,15 @@ impl Encoder {
         self.ticks.begin_turn();
     }
 
-    /// Makes the stream's next frames, for everybody on it, and moves the stream on. Returns whether there are any.
-    pub fn encode_shared(&mut self, stream: &mut Stream, batch: &mut Batch, now: Now) -> bool {
+    /// Makes the stream's next frames, for everybody on it, and moves the stream on. Returns whether there are any. Their
+    /// rows count as written `times` times; see [`Encoder::recount`].
+    pub fn encode_shared(&mut self, stream: &mut Stream, batch: &mut Batch, times: u32, now: Now) -> bool {
         let (rows, has_images) = (self.stats.rows, stream.is_open());
+        self.begin_frames(batch, times);
         if !self.encode_one(stream, batch, now) {
             self.encode_many(stream, batch, now);
         }
+        self.ticks.count_given(i64::from(times));
         stream.rows += self.stats.rows - rows;
         let sent = batch.count() > 0;
         if sent {
@@ -125,10 +128,12 @@ impl Encoder {
         if !(is_short && stream.is_plain() && stream.is_open() && stream.refused.is_empty()) {
             return false;
         }
-        self.begin_frames(batch);
         self.rows.begin_frame();
         if self.push_images(stream, topics, stream.rev, batch) < topics.len() {
             self.stats.rows = rows;
+            self.rows.forget_given();
+            batch.clear();
+            batch.open();
             return false;
         }
         let prev = stream.seq;
@@ -150,8 +155,9 @@ impl Encoder {
         true
     }
 
-    fn begin_frames(&mut self, batch: &mut Batch) {
-        self.ticks.given.clear();
+    fn begin_frames(&mut self, batch: &mut Batch, times: u32) {
+        self.ticks.begin_frames();
+        self.rows.begin_frames(times);
         batch.clear();
         batch.open();
     }
@@ -165,7 +171,6 @@ impl Encoder {
         let mut seq = stream.seq;
         let gaps = self.stats.gaps;
         self.held_between.clear();
-        self.begin_frames(batch);
         for topic in std::mem::take(&mut stream.refused) {
             push_refused(&mut batch.rejected, topic.channel(), self.replica.name(topic.symbol()));
         }
@@ -201,6 +206,20 @@ impl Encoder {
         stream.gaps += self.stats.gaps - gaps;
     }
 
+    /// The rows of the frames made last went out so many times more, or less often, than was counted.
+    pub fn recount(&mut self, times: i32) {
+        if times != 0 {
+            self.rows.count_given(times);
+            self.ticks.count_given(i64::from(times));
+        }
+    }
+
+    /// Hands out when each tick arrived and how many rows of it went out since this was last asked.
+    pub fn take_times(&mut self, tick: impl FnMut(u64, u64)) {
+        self.rows.settle(&mut self.ticks);
+        self.ticks.take(tick);
+    }
+
     /// Makes the next frame of what one client lacks, and notes in `debt` that it has it. Returns whether that was all;
     /// then the client holds what those on the stream hold. No frame is made when it holds that already.
     pub fn encode_private(
@@ -210,7 +229,7 @@ impl Encoder {
         batch: &mut Batch,
         now: Now,
     ) -> bool {
-        self.begin_frames(batch);
+        self.begin_frames(batch, 1);
         self.judge(stream, false);
         if debt.fresh && self.replica.node.run > 0 {
             // Who connected in an earlier run was greeted with another epoch.
@@ -232,6 +251,7 @@ impl Encoder {
             (debt.cursor, debt.target) = (walk.topics.len() as u32, debt.held);
         }
         let done = self.fill(stream, &walk, debt, events_target, batch);
+        self.ticks.count_given(1);
         if batch.is_empty() && done && !owes_end && before == Some(stream.seq) {
             debt.end_payment(stream);
             return debt.is_level(stream);
@@ -338,7 +358,7 @@ impl Encoder {
     fn push_images(&mut self, stream: &Stream, topics: &[Topic], held: Rev, batch: &mut Batch) -> usize {
         let end = batch.rows_end();
         let out = batch.rows();
-        let (limit, before) = (end.max(out.len()), self.ticks.given.len());
+        let (limit, before) = (end.max(out.len()), self.rows.put_ever());
         let mut put = |topics: &[Topic], fields: u32| {
             if topics.is_empty() {
                 return 0; // no shape is named for nothing
@@ -356,9 +376,10 @@ impl Encoder {
         } else {
             put(topics, fields.quote)
         };
-        self.stats.rows += (self.ticks.given.len() - before) as u64;
+        self.stats.rows += self.rows.put_ever() - before;
         if held == 0 {
-            self.ticks.given.truncate(before);
+            // Rows of a first picture are as old as the market made them.
+            self.rows.forget_given();
         }
         looked_at
     }
@@ -477,10 +498,16 @@ impl Encoder {
     }
 
     /// The digest that a frame of this number has: of everything, as it stands here.
+    #[inline]
     fn digest(&self, stream: &Stream, seq: u64) -> Option<u32> {
         let due = stream.wish.digest > 0 && seq.is_multiple_of(u64::from(stream.wish.digest));
+        due.then(|| self.digest_of(stream))
+    }
+
+    #[cold]
+    fn digest_of(&self, stream: &Stream) -> u32 {
         let shown = |topic: &&Topic| stream.sieve.as_ref().is_none_or(|sieve| sieve.shows(**topic));
-        due.then(|| digest(&self.replica, &stream.wish, stream.selection.topics().iter().filter(shown)))
+        digest(&self.replica, &stream.wish, stream.selection.topics().iter().filter(shown))
     }
 
     /// How long the topic's row may be, for rows that can be long.

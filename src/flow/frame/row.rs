@@ -28,6 +28,7 @@ pub struct Shape {
 }
 
 /// The selected fields that changed after `shape.since`, and who lacks just these.
+#[inline]
 pub(super) fn selected(images: &Images, symbol: Symbol, shape: Shape) -> (u32, Range<Rev>) {
     let head = images.head(symbol);
     if shape.since == 0 {
@@ -70,7 +71,7 @@ pub(super) fn put_fields(out: &mut Text, images: &Images, symbol: Symbol, shape:
     let (fields, cells) = (head.channel.fields(), images.cells(symbol));
     for number in ones(mask) {
         let (field, cell) = (&fields[number], &cells[number]);
-        out.put_slice(field.key.as_bytes());
+        out.put_first(&field.key.bytes, field.key.len);
         let value = (head.present >> number & 1 == 1).then_some(cell.value);
         push_value(out, value, field.kind, shape.style);
     }
@@ -116,7 +117,7 @@ pub fn encode_change(
         let value = if present >> number & 1 == 1 { values.next() } else { None };
         if changed >> number & 1 == 1 {
             let field = &channel.fields()[number];
-            push_label(out, style, field.key.as_bytes());
+            push_label(out, style, field.key.text());
             push_value(out, value, field.kind, style);
         }
     }
@@ -411,7 +412,7 @@ fn push_numbers(out: &mut Text, style: Style, rev: Rev, q: u64, time: Time) {
     if time == Time(0) {
         out.put(b"null"); // a symbol that is still pending has no time
     } else {
-        out.put_i64(time.us());
+        out.put_us(time.us());
     }
 }
 
@@ -446,18 +447,22 @@ fn push_bool(out: &mut Text, yes: bool) {
     out.put_slice(if yes { b"true" } else { b"false" });
 }
 
+#[inline]
 fn push_value(out: &mut Text, value: Option<Decimal>, kind: Kind, style: Style) {
-    let Some(value) = value else {
-        out.put(b"null");
-        return;
-    };
+    match (value, kind) {
+        (Some(value), Kind::Decimal) if !style.strings => out.put_decimal(value),
+        (Some(value), _) => push_quoted(out, value, kind),
+        (None, _) => out.put(b"null"),
+    }
+}
+
+fn push_quoted(out: &mut Text, value: Decimal, kind: Kind) {
     match kind {
-        Kind::Decimal if style.strings => {
+        Kind::Decimal => {
             out.put(b"\"");
             out.put_decimal(value);
             out.put(b"\"");
         }
-        Kind::Decimal => out.put_decimal(value),
         Kind::Code(names) => {
             push_code(out, names.get(value.mantissa() as usize).copied().unwrap_or("unknown"));
         }

@@ -17,8 +17,8 @@ use crate::flow::conflation::replica::Replica;
 use crate::flow::dispatch::topic::Topic;
 use crate::flow::dispatch::wish::Style;
 
-/// Topics whose rows are looked for before the first of them is copied.
-const TOPICS_AT_ONCE: usize = 32;
+/// Topics whose rows are looked for before the first of them is copied: as many as a byte counts.
+const TOPICS_AT_ONCE: usize = u8::MAX as usize;
 
 /// A row of the arena as it is asked for in this turn, or that there is none.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,8 +27,16 @@ pub struct Row {
     shape: u32,
     start: u32,
     len: u32,
-    /// The number of the image's last tick.
-    tick: u32,
+    /// How often it went out since that was last handed on.
+    times: u32,
+}
+
+impl Row {
+    /// How often it went out since this was last asked. That there is nothing to say does not count.
+    fn take_times(&mut self) -> u64 {
+        let times = std::mem::take(&mut self.times);
+        if self.len > 0 { u64::from(times) } else { 0 }
+    }
 }
 
 /// The row that was encoded last of an image, and who else can have it.
@@ -43,7 +51,6 @@ struct Kept {
     /// Where it begins in all that the arena ever held.
     place: u64,
     len: u32,
-    arrival_ns: u64,
 }
 
 /// A shape that rows of this turn have: equal shapes have equal names, and no other turn has the same.
@@ -53,92 +60,66 @@ pub struct ShapeName(u32);
 /// Rows already encoded.
 #[derive(Debug, Default)]
 pub struct Rows {
-    arena: Text,
-    /// How many bytes the arena held before it was emptied.
-    forgotten: u64,
-    /// Of which run of revisions they are.
-    run: u32,
-    /// The beginnings of the rows of all symbols' images, and where each ends.
-    names: Text,
-    name_ends: Vec<u32>,
     /// For each symbol the row that was asked for last.
     last: Vec<Row>,
-    /// For each symbol the row that was encoded last; apart, since few of them are looked at in a turn.
-    kept: Vec<Kept>,
-    /// The shapes of this turn; they are few, and the last one is asked for most.
-    shapes: Vec<Shape>,
-    /// The name of the first of them.
-    first_shape: u32,
+    /// The symbols whose rows were put into the frames made last, and scratch behind them.
+    given: Vec<Symbol>,
+    given_len: usize,
+    /// How often the frames that are made now will go out.
+    times: u32,
+    /// How many rows were put all together.
+    put: u64,
+    store: Store,
 }
 
 impl Rows {
     /// To be called when images may have changed.
     pub fn begin_turn(&mut self, replica: &Replica) {
         self.forget_shapes();
-        let is_same_run = std::mem::replace(&mut self.run, replica.node.run) == replica.node.run;
-        if !is_same_run || self.arena.len() >= ROWS_KEPT_BYTES {
-            self.forget_rows();
-        }
-        for at in self.last.len()..replica.len() {
-            self.last.push(Row::default());
-            self.kept.push(Kept::default());
-            push_name(&mut self.names, replica.name(Symbol::at(at as u32)), None);
-            self.name_ends.push(self.names.len() as u32);
-        }
+        self.store.begin_turn(replica);
+        self.last.resize(replica.len(), Row::default());
     }
 
     fn forget_shapes(&mut self) {
-        self.first_shape += self.shapes.len() as u32 + 1;
-        self.shapes.clear();
         // No name may come again while a row still has it.
-        if self.first_shape > u32::MAX / 2 {
-            self.first_shape = 1;
-            self.last.fill(Row::default());
+        if self.store.forget_shapes() {
+            self.last.iter_mut().for_each(|row| row.shape = 0);
         }
     }
 
-    fn forget_rows(&mut self) {
-        // One more, so that an empty row at the very end is forgotten too.
-        self.forgotten += self.arena.len() as u64 + 1;
-        self.arena.truncate(0);
+    /// To be called before frames are made, each of which will go out so many times.
+    pub fn begin_frames(&mut self, times: u32) {
+        (self.given_len, self.times) = (0, times);
     }
 
     /// To be called between frames, where no name of a shape is in use: keeps the arena within its bound.
     pub fn begin_frame(&mut self) {
-        if self.arena.len() >= ROWS_BYTES_MAX {
+        if self.store.arena.len() >= ROWS_BYTES_MAX {
             self.forget_shapes();
-            self.forget_rows();
+            self.store.forget_rows();
         }
     }
 
     /// The name of a shape, good until the turn or frame ends.
     pub fn name(&mut self, shape: Shape) -> ShapeName {
-        let at = self.shapes.iter().rposition(|known| *known == shape).unwrap_or_else(|| {
-            self.shapes.push(shape);
-            self.shapes.len() - 1
-        });
-        ShapeName(self.first_shape + at as u32)
+        self.store.name(shape)
     }
 
     /// The image's row in this shape.
-    #[inline]
     pub fn image(&mut self, replica: &Replica, symbol: Symbol, shape: ShapeName, ticks: &mut Ticks) -> Row {
-        match self.last.get(symbol.index()) {
-            Some(row) if row.shape == shape.0 => *row,
-            _ => {
-                self.find(replica, symbol, shape, ticks);
-                self.last[symbol.index()]
-            }
+        let row = &mut self.last[symbol.index()];
+        if row.shape != shape.0 {
+            self.store.find(replica, symbol, shape, row, ticks);
         }
+        *row
     }
 
     /// Appends a row, with a comma after it.
-    #[inline]
     pub fn put(&self, row: Row, out: &mut Text) {
-        out.put_from(&self.arena, row.start, row.len as usize);
+        out.put_from(&self.store.arena, row.start, row.len as usize);
     }
 
-    /// Appends the rows of these topics, all of one shape, until `out` is longer than `limit`; notes each one's tick.
+    /// Appends the rows of these topics, all of one shape, until `out` is longer than `limit`, and counts them.
     /// Returns how many topics were looked at.
     pub fn put_all(
         &mut self,
@@ -149,39 +130,56 @@ impl Rows {
         limit: usize,
         ticks: &mut Ticks,
     ) -> usize {
-        let (since, revs) = (self.shape(shape).since, replica.images.revs());
         let mut looked_at = 0;
         for topics in topics.chunks(TOPICS_AT_ONCE) {
-            // Whether a symbol has changed is a coin's toss: no jump hangs on it, only where the next one is put.
-            let (mut changed, mut count) = ([Symbol::at(0); TOPICS_AT_ONCE], 0);
-            for topic in topics {
-                changed[count % TOPICS_AT_ONCE] = topic.symbol();
-                count += usize::from(revs.get(topic.symbol().index()).is_some_and(|rev| *rev > since));
-            }
-            let changed = &changed[..count.min(TOPICS_AT_ONCE)];
-            let put = self.put_short(replica, changed, shape, out, limit, ticks);
-            for symbol in &changed[put..] {
-                let row = self.image(replica, *symbol, shape, ticks);
-                if row.len == 0 {
-                    continue;
-                }
-                if out.len() > limit {
-                    return looked_at
-                        + topics.iter().position(|topic| topic.symbol() == *symbol).unwrap_or(0);
+            let changed = self.note_changed(replica, topics, shape);
+            let mut put = self.put_short(replica, changed, shape, out, limit, ticks);
+            while put < changed {
+                let symbol = self.given[self.given_len + put];
+                let row = self.image(replica, symbol, shape, ticks);
+                if row.len > 0 && out.len() > limit {
+                    self.given_len += put;
+                    return looked_at + topics.iter().position(|topic| topic.symbol() == symbol).unwrap_or(0);
                 }
                 self.put(row, out);
-                ticks.given.push(row.tick);
+                self.put += u64::from(row.len > 0);
+                self.last[symbol.index()].times += self.times;
+                put += 1;
             }
+            self.given_len += put;
             looked_at += topics.len();
         }
         looked_at
     }
 
-    /// Appends rows as long as they are short, and notes their ticks. Returns how many symbols were looked at.
+    /// Puts the symbols that have changed behind those given, and says how many they are.
+    fn note_changed(&mut self, replica: &Replica, topics: &[Topic], shape: ShapeName) -> usize {
+        let (since, revs) = (self.store.shape(shape).since, replica.images.revs());
+        if self.given.len() <= self.given_len + TOPICS_AT_ONCE {
+            self.given.resize(self.given_len + TOPICS_AT_ONCE + 1, Symbol::at(0));
+        }
+        let Some(behind) = self.given[self.given_len..].first_chunk_mut::<{ TOPICS_AT_ONCE + 1 }>() else {
+            return 0;
+        };
+        // Whether a symbol has changed is a coin's toss: no jump hangs on it, only where the next one is put.
+        let mut count = 0u8;
+        let mut note = |topic: &Topic| {
+            let symbol = topic.symbol();
+            behind[usize::from(count)] = symbol;
+            count += u8::from(revs[symbol.index()] > since);
+        };
+        // By fours, which spares most of the loop.
+        let (fours, others) = topics.as_chunks::<4>();
+        fours.iter().for_each(|four| four.iter().for_each(&mut note));
+        others.iter().for_each(note);
+        usize::from(count)
+    }
+
+    /// Appends the rows of the next so many symbols as long as they are short. Returns how many were looked at.
     fn put_short(
         &mut self,
         replica: &Replica,
-        symbols: &[Symbol],
+        symbols: usize,
         shape: ShapeName,
         out: &mut Text,
         limit: usize,
@@ -189,43 +187,145 @@ impl Rows {
     ) -> usize {
         let Some(left) = limit.checked_sub(out.len()) else { return 0 };
         // No row begins where less than a short one has room, so that one look at the room is enough.
-        let mut room = out.spare(left.min(symbols.len() * SHORT) + SHORT);
-        let whole = room.len();
-        let (mut numbers, mut rows, mut looked_at) = ([0; TOPICS_AT_ONCE], 0, 0);
+        let mut room = out.spare(left.min(symbols * SHORT) + SHORT);
+        let (whole, times) = (room.len(), self.times);
+        let symbols = &self.given[self.given_len..][..symbols];
+        let mut stopped_at = None;
         for symbol in symbols {
-            let row = self.image(replica, *symbol, shape, ticks);
-            let len = row.len as usize;
-            if len > SHORT {
-                break;
+            let row = &mut self.last[symbol.index()];
+            if row.shape != shape.0 {
+                self.store.find(replica, *symbol, shape, row, ticks);
             }
-            let (Some(from), Some(to)) = (self.arena.short(row.start), room.first_chunk_mut()) else {
+            let len = row.len as usize;
+            let (Some(from), Some(to)) = (self.store.arena.short(row.start), room.first_chunk_mut()) else {
+                stopped_at = Some(*symbol);
                 break;
             };
+            if len > SHORT {
+                stopped_at = Some(*symbol);
+                break;
+            }
             *to = *from;
             room = &mut room[len..];
-            numbers[rows % TOPICS_AT_ONCE] = row.tick;
-            rows += usize::from(len > 0);
-            looked_at += 1;
+            row.times += times;
         }
         let put = whole - room.len();
         out.claim(put);
-        // All of them, whose number the compiler knows, then those that count.
-        let before = ticks.given.len();
-        ticks.given.extend_from_slice(&numbers);
-        ticks.given.truncate(before + rows);
+        let looked_at = stopped_at.and_then(|stop| symbols.iter().position(|symbol| *symbol == stop));
+        let looked_at = looked_at.unwrap_or(symbols.len());
+        self.put += match self.store.has_empty {
+            true => symbols[..looked_at].iter().filter(|symbol| self.last[symbol.index()].len > 0).count(),
+            false => looked_at,
+        } as u64;
         looked_at
+    }
+
+    /// How many rows were put all together.
+    pub fn put_ever(&self) -> u64 {
+        self.put
+    }
+
+    /// The rows given since the frames were begun are not to be counted after all.
+    pub fn forget_given(&mut self) {
+        self.count_given((self.times as i32).wrapping_neg());
+        self.given_len = 0;
+    }
+
+    /// Counts the rows given once more: they went out so many times more, or less often, than was expected.
+    pub fn count_given(&mut self, times: i32) {
+        for symbol in &self.given[..self.given_len] {
+            let row = &mut self.last[symbol.index()];
+            row.times = row.times.wrapping_add_signed(times);
+        }
+    }
+
+    /// Hands on how often the rows of each tick went out.
+    pub fn settle(&mut self, ticks: &mut Ticks) {
+        for &(symbol, tick) in &self.store.found {
+            let row = &mut self.last[symbol.index()];
+            ticks.count(tick, row.take_times());
+        }
+    }
+}
+
+/// Rows by their contents.
+#[derive(Debug, Default)]
+struct Store {
+    arena: Text,
+    /// How many bytes the arena held before it was emptied.
+    forgotten: u64,
+    /// Of which run of revisions they are.
+    run: u32,
+    /// The beginnings of the rows of all symbols' images, and where each ends.
+    names: Text,
+    name_ends: Vec<u32>,
+    /// For each symbol the row that was encoded last; apart, since few of them are looked at in a turn.
+    kept: Vec<Kept>,
+    /// The shapes of this turn; they are few, and the last one is asked for most.
+    shapes: Vec<Shape>,
+    /// The name of the first of them.
+    first_shape: u32,
+    /// The symbols of this turn's rows, and the numbers of their newest ticks.
+    found: Vec<(Symbol, u32)>,
+    /// A row of this turn says nothing: what changed is none of the selected fields.
+    has_empty: bool,
+}
+
+impl Store {
+    fn begin_turn(&mut self, replica: &Replica) {
+        self.found.clear();
+        self.has_empty = false;
+        let is_same_run = std::mem::replace(&mut self.run, replica.node.run) == replica.node.run;
+        if !is_same_run || self.arena.len() >= ROWS_KEPT_BYTES {
+            self.forget_rows();
+        }
+        for at in self.kept.len()..replica.len() {
+            self.kept.push(Kept::default());
+            push_name(&mut self.names, replica.name(Symbol::at(at as u32)), None);
+            self.name_ends.push(self.names.len() as u32);
+        }
+    }
+
+    /// Returns whether names begin anew.
+    fn forget_shapes(&mut self) -> bool {
+        self.first_shape += self.shapes.len() as u32 + 1;
+        self.shapes.clear();
+        let begins_anew = self.first_shape > u32::MAX / 2;
+        if begins_anew {
+            self.first_shape = 1;
+        }
+        begins_anew
+    }
+
+    fn forget_rows(&mut self) {
+        // One more, so that an empty row at the very end is forgotten too.
+        self.forgotten += self.arena.len() as u64 + 1;
+        self.arena.truncate(0);
+    }
+
+    fn name(&mut self, shape: Shape) -> ShapeName {
+        let at = self.shapes.iter().rposition(|known| *known == shape).unwrap_or_else(|| {
+            self.shapes.push(shape);
+            self.shapes.len() - 1
+        });
+        ShapeName(self.first_shape + at as u32)
     }
 
     fn shape(&self, name: ShapeName) -> Shape {
         self.shapes[(name.0 - self.first_shape) as usize]
     }
 
-    /// [`Rows::image`] for the first who asks in this turn.
+    /// Puts the row that an image has in this shape into `row`.
     #[cold]
-    fn find(&mut self, replica: &Replica, symbol: Symbol, name: ShapeName, ticks: &mut Ticks) {
+    fn find(&mut self, replica: &Replica, symbol: Symbol, name: ShapeName, row: &mut Row, ticks: &mut Ticks) {
+        let tick = ticks.number(replica.images.head(symbol).arrival_ns);
+        ticks.count(tick, row.take_times());
+        if row.shape < self.first_shape {
+            self.found.push((symbol, tick));
+        }
         let shape = self.shape(name);
         let rev = replica.images.rev(symbol);
-        let mut row = Row { shape: name.0, ..Row::default() };
+        *row = Row { shape: name.0, ..Row::default() };
         if rev > shape.since {
             let kept = &self.kept[symbol.index()];
             let is_same = (kept.rev, kept.fields, kept.style) == (rev, shape.fields, shape.style);
@@ -234,11 +334,8 @@ impl Rows {
             }
             let kept = &self.kept[symbol.index()];
             (row.start, row.len) = ((kept.place - self.forgotten) as u32, kept.len);
-            if row.len > 0 {
-                row.tick = ticks.number(kept.arrival_ns);
-            }
         }
-        self.last[symbol.index()] = row;
+        self.has_empty |= row.len == 0;
     }
 
     fn encode(&mut self, replica: &Replica, symbol: Symbol, shape: Shape) {
@@ -262,7 +359,6 @@ impl Rows {
             style: shape.style,
             place: self.forgotten + start as u64,
             len: (self.arena.len() - start) as u32,
-            arrival_ns: images.head(symbol).arrival_ns,
         };
     }
 }
@@ -313,9 +409,9 @@ mod tests {
                 let name = rows.name(shape);
                 for symbol in all {
                     let (mut found, mut expected) = (Text::default(), Text::default());
-                    let before = rows.arena.len();
+                    let before = rows.store.arena.len();
                     let row = rows.image(&replica, symbol, name, &mut ticks);
-                    encoded += usize::from(rows.arena.len() > before);
+                    encoded += usize::from(rows.store.arena.len() > before);
                     rows.put(row, &mut found);
                     let held = replica.images.rev(symbol) > since;
                     if held {

@@ -65,11 +65,12 @@ impl<I: Io> Shard<I> {
         let Some(mut batch) = self.shared.take() else { return };
         let stream = self.streams.get_mut(key);
         let before = stream.position();
-        let sent = self.encoder.encode_shared(stream, &mut batch, self.now);
+        let writes = stream.members.len().min(SLICE_WRITES - self.slice.writes);
+        let sent = self.encoder.encode_shared(stream, &mut batch, writes as u32, self.now);
         if sent {
             // Nobody joins or leaves while frames go out, so the members can be walked without looking them up.
             let mut members = std::mem::take(&mut stream.members);
-            let given = self.give_all(io, key, &mut members, before, &batch);
+            let given = self.give_all(io, key, &mut members, before, &batch, writes);
             let stream = self.streams.get_mut(key);
             if !stream.joined.is_empty()
                 && stream.is_open()
@@ -89,7 +90,7 @@ impl<I: Io> Shard<I> {
         self.shared = Some(batch);
     }
 
-    /// Gives the frames to the members, a slice of writes at a time.
+    /// Gives the frames to the members, a slice of writes at a time; so many writes are counted already.
     fn give_all(
         &mut self,
         io: &mut I,
@@ -97,6 +98,7 @@ impl<I: Io> Shard<I> {
         members: &mut [Member],
         before: Position,
         batch: &Batch,
+        mut counted: usize,
     ) -> Given {
         let mut total = Given::default();
         let only = (batch.count() == 1).then(|| batch.frame(0));
@@ -119,7 +121,12 @@ impl<I: Io> Shard<I> {
                     }
                 }
             }
-            self.slice.wrote(writes, total.frames - before_frames, &self.encoder.ticks);
+            let frames = total.frames - before_frames;
+            self.slice.writes += writes;
+            self.slice.frames += frames;
+            // Who has taken some of several frames counts in part.
+            let times = frames as usize / batch.count();
+            self.encoder.recount(times as i32 - std::mem::take(&mut counted) as i32);
             if self.slice.writes >= SLICE_WRITES {
                 self.end_slice(io);
                 self.look_at_sockets(io, Some(Duration::ZERO));
@@ -291,16 +298,18 @@ impl<I: Io> Shard<I> {
         };
         match offered {
             // Nothing went out, so nothing was paid. The socket reports when it has room.
-            Ok(Offered::Refused) => return,
+            Ok(Offered::Refused) => return self.encoder.recount(-1),
             Ok(Offered::Taken | Offered::Kept) => {
                 session.paid_sub = sub as u16;
                 let frames = u64::from(has_frame);
                 self.stats.frames_written += frames;
                 self.stats.frames_private += frames;
                 self.stats.bytes_written += frame.len() as u64;
-                self.slice.wrote(1, frames, &self.encoder.ticks);
+                self.slice.writes += 1;
+                self.slice.frames += frames;
             }
             Err(_) => {
+                self.encoder.recount(-1);
                 self.doomed.push((key, Reason::Disconnected));
                 return;
             }
