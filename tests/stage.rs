@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rust_decimal::Decimal;
 use serde_json::Value;
@@ -279,4 +280,27 @@ fn each_row_is_timed_once_for_each_client_that_got_it() {
     assert_eq!((timed.count(), (timed.sum_seconds() * 1e6).round() as u64), (rows, waited_us));
     let fell_behind = stage.shard.stats().fell_behind;
     assert!(rows > 50_000 && fell_behind > 300, "{rows} rows, {fell_behind} fell behind");
+}
+
+/// A source of its own pace is told until when it can wait with what it says.
+#[test]
+fn a_feed_knows_when_somebody_looks() {
+    let mut stage = Stage::new(Limits::default());
+    let symbol = stage.list("A", Channel::Quote);
+    let look_in_ms = |stage: &mut Stage| {
+        stage.after_ms(1);
+        stage.shard.sleep(&mut stage.io, Some(Duration::ZERO));
+        stage.ingest.look_ns().checked_sub(stage.mono_ns).map(|ns| ns / 1_000_000)
+    };
+    assert!(look_in_ms(&mut stage) > Some(1_000_000), "nobody is here");
+    let mut rated = stage.connect("symbols=A&rate=1", 10_000);
+    assert_eq!(look_in_ms(&mut stage), None, "its slot has begun and is not used");
+    stage.push(&[trade(symbol, stage.time(), 1)]);
+    assert_eq!(look_in_ms(&mut stage), Some(997), "the next slot");
+    let mut unrated = stage.connect("symbols=A", 10_000);
+    assert_eq!(look_in_ms(&mut stage), None);
+    drop(unrated.read(usize::MAX));
+    unrated.pipe.borrow_mut().close();
+    assert_eq!(look_in_ms(&mut stage), Some(995), "it has gone");
+    assert!(!rated.read(usize::MAX).is_empty());
 }

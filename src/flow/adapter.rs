@@ -26,6 +26,9 @@ pub trait Sink {
     /// Takes updates of a pulled feed when there is room; false when `stop` was set meanwhile.
     fn push_when_room(&self, updates: &[Update], stop: &AtomicBool) -> bool;
 
+    /// When somebody will look at what was pushed, on the monotonic clock; 0 for at once.
+    fn look_ns(&self) -> u64;
+
     /// Says what time it is, so that symbols of the feed can be found silent.
     fn settle(&self, feed: FeedId, now_ns: u64);
 
@@ -72,9 +75,16 @@ const PUBLISH_NS: u64 = 1_000_000_000;
 /// The longest sleep in one piece: how late a stop is noticed.
 const NAP: Duration = Duration::from_millis(50);
 
-/// The shortest sleep: a source of 20,000 updates a second speaks 1,000 times a second, not 20,000. A wake-up costs more
-/// than the updates it brings.
-const BREATH: Duration = Duration::from_millis(1);
+/// The shortest sleep while somebody waits for each update: a source of 20,000 updates a second speaks 2,000 times a
+/// second, not 20,000. A wake-up costs more than the updates it brings.
+const BREATH: Duration = Duration::from_micros(500);
+
+/// The shortest sleep while nobody is about to look.
+const LONG_BREATH: Duration = Duration::from_millis(5);
+
+/// How long before somebody looks a source speaks at the latest: a thread may sleep longer than it wants to, by some tenths
+/// of a millisecond.
+const LEAD: Duration = Duration::from_micros(300);
 
 /// How often an operator is told of the same trouble.
 const TELL_NS: u64 = 10_000_000_000;
@@ -140,8 +150,9 @@ pub fn run(
         match next {
             Next::Now => {}
             Next::At(time) => {
-                let wait = Duration::from_nanos((time.0 - clock.now().wall.0).max(0) as u64);
-                std::thread::park_timeout(wait.clamp(BREATH, NAP));
+                let now = clock.now();
+                let wait = Duration::from_nanos((time.0 - now.wall.0).max(0) as u64);
+                std::thread::park_timeout(wait.max(breath(sink.look_ns(), now.mono_ns)).min(NAP));
             }
             Next::Ended => {
                 obituary.last_state = Some(State::Closed);
@@ -151,6 +162,17 @@ pub fn run(
     }
     // The gateway ends, not the feed: nothing is to be said of the rows.
     obituary.last_state = None;
+}
+
+/// How long a source is silent at least, when somebody looks at `look_ns` for what it has said; 0 for at once.
+fn breath(look_ns: u64, now_ns: u64) -> Duration {
+    let left = Duration::from_nanos(look_ns.saturating_sub(now_ns)).saturating_sub(LEAD);
+    match (look_ns, left) {
+        (0, _) => BREATH,
+        // It looks now, or is late.
+        (_, Duration::ZERO) => 2 * BREATH,
+        (_, left) => left.min(LONG_BREATH),
+    }
 }
 
 fn note(gauge: &Gauge, out: &[Update], wall_ns: i64) {
@@ -262,6 +284,10 @@ mod tests {
             true
         }
 
+        fn look_ns(&self) -> u64 {
+            0
+        }
+
         fn settle(&self, _: FeedId, _: u64) {}
 
         fn set_state(&self, _: FeedId, state: State) {
@@ -269,6 +295,17 @@ mod tests {
         }
 
         fn adopt(&self, _: &mut Told, _: u64) {}
+    }
+
+    #[test]
+    fn a_source_speaks_before_somebody_looks_and_not_much_oftener() {
+        let ms = |ms: f64| Duration::from_nanos((ms * 1e6) as u64);
+        const NOW_NS: u64 = 1_000_000_000;
+        for (look_in_ms, expected_ms) in [(2.0, 1.7), (5.0, 4.7), (25.0, 5.0), (0.2, 1.0), (-3.0, 1.0)] {
+            let look_ns = (NOW_NS as f64 + look_in_ms * 1e6) as u64;
+            assert_eq!(breath(look_ns, NOW_NS), ms(expected_ms), "in {look_in_ms} ms");
+        }
+        assert_eq!([breath(0, NOW_NS), breath(u64::MAX, NOW_NS)], [ms(0.5), ms(5.0)]);
     }
 
     #[test]

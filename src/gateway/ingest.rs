@@ -36,6 +36,8 @@ pub enum Sleep {
 
 struct Bell {
     sleep: AtomicU8,
+    /// When the shard wants to know what is new; 0 for at once.
+    look_ns: AtomicU64,
     waker: Waker,
 }
 
@@ -65,7 +67,12 @@ const ROOM_WAIT: Duration = Duration::from_millis(50);
 impl Ingest {
     /// Empty, for as many shards as there are wakers.
     pub fn new(symbols: Arc<Symbols>, node: Node, limits: &Limits, wakers: Vec<Waker>) -> Self {
-        let bells = wakers.into_iter().map(|waker| Bell { sleep: AtomicU8::new(Sleep::Awake as u8), waker });
+        let bell = |waker| Bell {
+            sleep: AtomicU8::new(Sleep::Awake as u8),
+            look_ns: AtomicU64::new(u64::MAX),
+            waker,
+        };
+        let bells = wakers.into_iter().map(bell);
         let hub = Hub::new(Arc::clone(&symbols), node, limits);
         Self {
             symbols,
@@ -133,6 +140,11 @@ impl Ingest {
         self.bells[shard].sleep.store(sleep as u8, Ordering::SeqCst);
     }
 
+    /// Notes when a shard wants to know what is new; `None` for at once.
+    pub fn set_look(&self, shard: usize, look_ns: Option<u64>) {
+        self.bells[shard].look_ns.store(look_ns.unwrap_or(0), Ordering::Relaxed);
+    }
+
     /// What queue and hub did so far, and how many updates wait.
     pub fn stats(&self) -> (buffer::Stats, hub::Stats, usize) {
         let buffer = lock(&self.buffer);
@@ -180,6 +192,10 @@ impl Sink for Ingest {
         drop(buffer);
         self.ring(waiting);
         true
+    }
+
+    fn look_ns(&self) -> u64 {
+        self.bells.iter().map(|bell| bell.look_ns.load(Ordering::Relaxed)).min().unwrap_or(u64::MAX)
     }
 
     fn settle(&self, feed: FeedId, now_ns: u64) {

@@ -240,11 +240,18 @@ impl<I: Io> Shard<I> {
     pub fn sleep(&mut self, io: &mut I, wait: Option<Duration>) {
         let sleep = if self.streams.any_open() { Sleep::Eager } else { Sleep::Lazy };
         self.ingest.set_sleep(self.index, sleep);
+        self.tell_look(sleep == Sleep::Lazy);
         // News that came before the mark was set rang no bell.
         let news = sleep == Sleep::Eager && self.has_news();
         let wait = if news { Some(Duration::ZERO) } else { wait };
         self.look_at_sockets(io, wait);
         self.ingest.set_sleep(self.index, Sleep::Awake);
+    }
+
+    /// Says when this shard will want to know what is new: when the next slot begins, if it can wait that long.
+    fn tell_look(&self, can_wait: bool) {
+        let look_ns = can_wait.then(|| self.streams.next_due_ns().unwrap_or(u64::MAX));
+        self.ingest.set_look(self.index, look_ns);
     }
 
     /// What the shard did so far.

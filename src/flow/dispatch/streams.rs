@@ -504,6 +504,11 @@ impl Streams {
         self.streams[key as usize].group.map(|group| self.groups[group].next_ns)
     }
 
+    /// Whether every stream has slots.
+    pub fn all_rated(&self) -> bool {
+        self.groups.iter().map(|group| group.streams.len()).sum::<usize>() == self.streams.len()
+    }
+
     /// When the next slot of any begins.
     pub fn next_due_ns(&self) -> Option<u64> {
         self.groups.iter().filter(|group| !group.streams.is_empty()).map(|group| group.next_ns).min()

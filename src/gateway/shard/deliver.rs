@@ -38,6 +38,7 @@ impl<I: Io> Shard<I> {
     pub(super) fn flush_due(&mut self, io: &mut I) {
         let mut due = std::mem::take(&mut self.due);
         self.streams.take_due(self.now.mono_ns, &mut due);
+        self.tell_look(self.streams.all_rated());
         for block in due.chunks(LOOK_AHEAD) {
             self.look_ahead(block);
             for &key in block {
