@@ -72,19 +72,19 @@ const SETTLE_NS: u64 = 250_000_000;
 /// How often the latency is published.
 const PUBLISH_NS: u64 = 1_000_000_000;
 
-/// The longest sleep in one piece: how late a stop is noticed.
+/// The longest sleep in one piece: how late a stop is noticed, and how late a source speaks where nobody looks.
 const NAP: Duration = Duration::from_millis(50);
 
 /// The shortest sleep while somebody waits for each update: a source of 20,000 updates a second speaks 2,000 times a
 /// second, not 20,000. A wake-up costs more than the updates it brings.
 const BREATH: Duration = Duration::from_micros(500);
 
-/// The shortest sleep while nobody is about to look.
-const LONG_BREATH: Duration = Duration::from_millis(5);
-
-/// How long before somebody looks a source speaks at the latest: a thread may sleep longer than it wants to, by some tenths
-/// of a millisecond.
+/// How long before somebody looks a source speaks: a thread may sleep longer than it wants to, by some tenths of a
+/// millisecond.
 const LEAD: Duration = Duration::from_micros(300);
+
+/// Updates that were due within this time have arrived together: each arrival is timed by itself.
+const TOGETHER_NS: u64 = 1_000_000;
 
 /// How often an operator is told of the same trouble.
 const TELL_NS: u64 = 10_000_000_000;
@@ -103,24 +103,26 @@ pub fn run(
     let pulled = source.pulled();
     let mut out = Vec::new();
     let mut lag = Latency::default();
-    let mut last_ns = clock.now().mono_ns;
+    let mut now = clock.now();
+    let mut last_ns = now.mono_ns;
     let (mut published_ns, mut settled_ns) = (0, last_ns);
     let mut silent = false;
     let mut trouble = Trouble::default();
     while !stop.load(Ordering::Relaxed) {
-        let now = clock.now();
+        let asked_ns = now.mono_ns;
+        now = clock.now();
         out.clear();
         let next = source.next(now.wall, &mut out);
         // Also of what led to no update.
         trouble.note(gauge, source.as_ref(), feed, now, next == Next::Ended);
         if !out.is_empty() {
-            for update in &mut out {
-                update.arrival_ns = now.mono_ns;
-            }
+            stamp(&mut out, now, asked_ns);
             note(gauge, &out, now.wall.0);
             if !pulled {
                 // The first of what came together has waited longest; one sample stands for all.
-                lag.record((now.wall.0 - out[0].time.0).max(0) as u64, out.len() as u64);
+                let waited_ns = now.mono_ns - out[0].arrival_ns;
+                let lag_ns = (now.wall.0 - out[0].time.0).max(0) as u64;
+                lag.record(lag_ns.saturating_sub(waited_ns), out.len() as u64);
                 if now.mono_ns - published_ns > PUBLISH_NS {
                     published_ns = now.mono_ns;
                     gauge.source_to_arrival.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&lag);
@@ -164,6 +166,21 @@ pub fn run(
     obituary.last_state = None;
 }
 
+/// Says when each update arrived: when it was due by today's clock, if it was not due when the source was last asked. That we
+/// let it wait for somebody to look is our doing.
+fn stamp(updates: &mut [Update], now: Now, asked_ns: u64) {
+    let mut arrival_ns = 0;
+    for update in updates {
+        let age_ns = u64::try_from(now.wall.0 - update.time.0).ok();
+        let due_ns = age_ns.and_then(|age_ns| now.mono_ns.checked_sub(age_ns));
+        let due_ns = due_ns.filter(|due_ns| *due_ns >= asked_ns).unwrap_or(now.mono_ns);
+        if due_ns.abs_diff(arrival_ns) >= TOGETHER_NS {
+            arrival_ns = due_ns;
+        }
+        update.arrival_ns = arrival_ns;
+    }
+}
+
 /// How long a source is silent at least, when somebody looks at `look_ns` for what it has said; 0 for at once.
 fn breath(look_ns: u64, now_ns: u64) -> Duration {
     let left = Duration::from_nanos(look_ns.saturating_sub(now_ns)).saturating_sub(LEAD);
@@ -171,7 +188,7 @@ fn breath(look_ns: u64, now_ns: u64) -> Duration {
         (0, _) => BREATH,
         // It looks now, or is late.
         (_, Duration::ZERO) => 2 * BREATH,
-        (_, left) => left.min(LONG_BREATH),
+        (_, left) => left,
     }
 }
 
@@ -239,7 +256,7 @@ impl Drop for Obituary<'_> {
 mod tests {
     use super::*;
     use tickgate_feeds::feed::Skipped;
-    use tickgate_feeds::market::Time;
+    use tickgate_feeds::market::{Body, Symbol, Time};
 
     /// A source of which nothing can be used.
     struct Useless;
@@ -298,14 +315,26 @@ mod tests {
     }
 
     #[test]
-    fn a_source_speaks_before_somebody_looks_and_not_much_oftener() {
+    fn a_source_speaks_before_somebody_looks() {
         let ms = |ms: f64| Duration::from_nanos((ms * 1e6) as u64);
         const NOW_NS: u64 = 1_000_000_000;
-        for (look_in_ms, expected_ms) in [(2.0, 1.7), (5.0, 4.7), (25.0, 5.0), (0.2, 1.0), (-3.0, 1.0)] {
+        for (look_in_ms, expected_ms) in [(2.0, 1.7), (25.0, 24.7), (0.2, 1.0), (-3.0, 1.0)] {
             let look_ns = (NOW_NS as f64 + look_in_ms * 1e6) as u64;
             assert_eq!(breath(look_ns, NOW_NS), ms(expected_ms), "in {look_in_ms} ms");
         }
-        assert_eq!([breath(0, NOW_NS), breath(u64::MAX, NOW_NS)], [ms(0.5), ms(5.0)]);
+        assert_eq!(breath(0, NOW_NS), ms(0.5));
+    }
+
+    #[test]
+    fn what_waited_for_somebody_to_look_arrived_when_it_was_due() {
+        const MS: i64 = 1_000_000;
+        let now = Now { mono_ns: 100 * MS as u64, wall: Time(5_000 * MS) };
+        let at = |ms: f64| Update::new(Symbol::at(0), Time((ms * 1e6) as i64), Body::Rewound);
+        // Since the source was asked 25 ms ago; before that it was late by itself, and some have clocks of their own.
+        let mut updates = [4_980.0, 4_980.4, 4_981.5, 4_999.9, 4_960.0, 5_001.0, 7.0].map(at);
+        stamp(&mut updates, now, 75 * MS as u64);
+        let arrived = updates.map(|update| update.arrival_ns as f64 / 1e6);
+        assert_eq!(arrived, [80.0, 80.0, 81.5, 99.9, 99.9, 99.9, 99.9]);
     }
 
     #[test]
