@@ -75,15 +75,22 @@ const PUBLISH_NS: u64 = 1_000_000_000;
 /// The longest sleep in one piece: how late a stop is noticed, and how late a source speaks where nobody looks.
 const NAP: Duration = Duration::from_millis(50);
 
-/// The shortest sleep while somebody waits for each update: a source of 20,000 updates a second speaks 2,000 times a
-/// second, not 20,000. A wake-up costs more than the updates it brings.
-const BREATH: Duration = Duration::from_micros(500);
+/// The shortest sleep: a source of 20,000 updates a second speaks a thousand or two thousand times a second, not 20,000. A
+/// wake-up costs more than the updates it brings.
+const BREATH: Duration = Duration::from_millis(1);
+
+/// A source that had no more updates to tell speaks twice as often where somebody waits for each: its frames are few, and
+/// the wait is most of their latency.
+const FEW: usize = 32;
+
+/// Who had more updates to tell than these does not wait until somebody looks: they have to be taken in by then.
+const MANY: usize = 1_000;
 
 /// How long before somebody looks a source speaks: a thread may sleep longer than it wants to, by some tenths of a
 /// millisecond.
 const LEAD: Duration = Duration::from_micros(300);
 
-/// Updates that were due within this time have arrived together: each arrival is timed by itself.
+/// Updates that are asked for or due within this time have arrived together: each arrival is timed by itself.
 const TOGETHER_NS: u64 = 1_000_000;
 
 /// How often an operator is told of the same trouble.
@@ -108,6 +115,7 @@ pub fn run(
     let (mut published_ns, mut settled_ns) = (0, last_ns);
     let mut silent = false;
     let mut trouble = Trouble::default();
+    let mut told = 0;
     while !stop.load(Ordering::Relaxed) {
         let asked_ns = now.mono_ns;
         now = clock.now();
@@ -116,6 +124,7 @@ pub fn run(
         // Also of what led to no update.
         trouble.note(gauge, source.as_ref(), feed, now, next == Next::Ended);
         if !out.is_empty() {
+            told += out.len();
             stamp(&mut out, now, asked_ns);
             note(gauge, &out, now.wall.0);
             if !pulled {
@@ -154,7 +163,9 @@ pub fn run(
             Next::At(time) => {
                 let now = clock.now();
                 let wait = Duration::from_nanos((time.0 - now.wall.0).max(0) as u64);
-                std::thread::park_timeout(wait.max(breath(sink.look_ns(), now.mono_ns)).min(NAP));
+                std::thread::park_timeout(
+                    wait.max(breath(sink.look_ns(), now.mono_ns, std::mem::take(&mut told))).min(NAP),
+                );
             }
             Next::Ended => {
                 obituary.last_state = Some(State::Closed);
@@ -170,6 +181,8 @@ pub fn run(
 /// let it wait for somebody to look is our doing.
 fn stamp(updates: &mut [Update], now: Now, asked_ns: u64) {
     let mut arrival_ns = 0;
+    // As often as it speaks otherwise, nobody has let it wait.
+    let asked_ns = if now.mono_ns - asked_ns > 2 * TOGETHER_NS { asked_ns } else { now.mono_ns };
     for update in updates {
         let age_ns = u64::try_from(now.wall.0 - update.time.0).ok();
         let due_ns = age_ns.and_then(|age_ns| now.mono_ns.checked_sub(age_ns));
@@ -181,14 +194,16 @@ fn stamp(updates: &mut [Update], now: Now, asked_ns: u64) {
     }
 }
 
-/// How long a source is silent at least, when somebody looks at `look_ns` for what it has said; 0 for at once.
-fn breath(look_ns: u64, now_ns: u64) -> Duration {
+/// How long a source is silent at least that has told so many updates since it was silent last, when somebody looks at
+/// `look_ns` for what it has said; 0 for at once.
+fn breath(look_ns: u64, now_ns: u64, told: usize) -> Duration {
     let left = Duration::from_nanos(look_ns.saturating_sub(now_ns)).saturating_sub(LEAD);
-    match (look_ns, left) {
-        (0, _) => BREATH,
-        // It looks now, or is late.
-        (_, Duration::ZERO) => 2 * BREATH,
-        (_, left) => left,
+    match left {
+        Duration::ZERO if look_ns == 0 && told <= FEW => BREATH / 2,
+        // Who waits, or looks now, or is late.
+        Duration::ZERO => BREATH,
+        left if told > MANY => left.min(BREATH),
+        left => left,
     }
 }
 
@@ -320,9 +335,14 @@ mod tests {
         const NOW_NS: u64 = 1_000_000_000;
         for (look_in_ms, expected_ms) in [(2.0, 1.7), (25.0, 24.7), (0.2, 1.0), (-3.0, 1.0)] {
             let look_ns = (NOW_NS as f64 + look_in_ms * 1e6) as u64;
-            assert_eq!(breath(look_ns, NOW_NS), ms(expected_ms), "in {look_in_ms} ms");
+            assert_eq!(breath(look_ns, NOW_NS, MANY), ms(expected_ms), "in {look_in_ms} ms");
+            assert_eq!(
+                breath(look_ns, NOW_NS, MANY + 1),
+                ms(1.0),
+                "{look_in_ms}, and there is much to take in"
+            );
         }
-        assert_eq!(breath(0, NOW_NS), ms(0.5));
+        assert_eq!([FEW, FEW + 1].map(|told| breath(0, NOW_NS, told)), [ms(0.5), ms(1.0)]);
     }
 
     #[test]
