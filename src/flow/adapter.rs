@@ -81,10 +81,11 @@ const BREATH: Duration = Duration::from_millis(1);
 
 /// A source that had no more updates to tell speaks twice as often where somebody waits for each: its frames are few, and
 /// the wait is most of their latency.
-const FEW: usize = 32;
+const FEW: u64 = 32;
 
-/// Who had more updates to tell than these does not wait until somebody looks: they have to be taken in by then.
-const MANY: usize = 1_000;
+/// A source is not silent for longer than it takes to have so many updates to tell, by its pace of late: they have to be
+/// taken in before somebody looks.
+const MANY: u64 = 1_000;
 
 /// How long before somebody looks a source speaks: a thread may sleep longer than it wants to, by some tenths of a
 /// millisecond.
@@ -115,7 +116,8 @@ pub fn run(
     let (mut published_ns, mut settled_ns) = (0, last_ns);
     let mut silent = false;
     let mut trouble = Trouble::default();
-    let mut told = 0;
+    // How many updates there were since the source was silent last, and when that was.
+    let (mut told, mut told_ns) = (0, last_ns);
     while !stop.load(Ordering::Relaxed) {
         let asked_ns = now.mono_ns;
         now = clock.now();
@@ -124,7 +126,7 @@ pub fn run(
         // Also of what led to no update.
         trouble.note(gauge, source.as_ref(), feed, now, next == Next::Ended);
         if !out.is_empty() {
-            told += out.len();
+            told += out.len() as u64;
             stamp(&mut out, now, asked_ns);
             note(gauge, &out, now.wall.0);
             if !pulled {
@@ -163,9 +165,9 @@ pub fn run(
             Next::At(time) => {
                 let now = clock.now();
                 let wait = Duration::from_nanos((time.0 - now.wall.0).max(0) as u64);
-                std::thread::park_timeout(
-                    wait.max(breath(sink.look_ns(), now.mono_ns, std::mem::take(&mut told))).min(NAP),
-                );
+                let pace =
+                    (std::mem::take(&mut told), now.mono_ns - std::mem::replace(&mut told_ns, now.mono_ns));
+                std::thread::park_timeout(wait.max(breath(sink.look_ns(), now.mono_ns, pace)).min(NAP));
             }
             Next::Ended => {
                 obituary.last_state = Some(State::Closed);
@@ -194,16 +196,16 @@ fn stamp(updates: &mut [Update], now: Now, asked_ns: u64) {
     }
 }
 
-/// How long a source is silent at least that has told so many updates since it was silent last, when somebody looks at
-/// `look_ns` for what it has said; 0 for at once.
-fn breath(look_ns: u64, now_ns: u64, told: usize) -> Duration {
+/// How long a source is silent at least, when somebody looks at `look_ns` for what it has said (0 for at once), and it had so
+/// many updates to tell in so many nanoseconds.
+fn breath(look_ns: u64, now_ns: u64, (told, in_ns): (u64, u64)) -> Duration {
     let left = Duration::from_nanos(look_ns.saturating_sub(now_ns)).saturating_sub(LEAD);
     match left {
         Duration::ZERO if look_ns == 0 && told <= FEW => BREATH / 2,
-        // Who waits, or looks now, or is late.
+        // Who waits, or looks now, or is late; or it is not known how much there will be to tell.
         Duration::ZERO => BREATH,
-        left if told > MANY => left.min(BREATH),
-        left => left,
+        left if told == 0 => left.min(BREATH),
+        left => left.min(Duration::from_nanos(in_ns.saturating_mul(MANY) / told).max(BREATH)),
     }
 }
 
@@ -333,16 +335,16 @@ mod tests {
     fn a_source_speaks_before_somebody_looks() {
         let ms = |ms: f64| Duration::from_nanos((ms * 1e6) as u64);
         const NOW_NS: u64 = 1_000_000_000;
+        let slow = (20, 1_000_000);
         for (look_in_ms, expected_ms) in [(2.0, 1.7), (25.0, 24.7), (0.2, 1.0), (-3.0, 1.0)] {
             let look_ns = (NOW_NS as f64 + look_in_ms * 1e6) as u64;
-            assert_eq!(breath(look_ns, NOW_NS, MANY), ms(expected_ms), "in {look_in_ms} ms");
-            assert_eq!(
-                breath(look_ns, NOW_NS, MANY + 1),
-                ms(1.0),
-                "{look_in_ms}, and there is much to take in"
-            );
+            assert_eq!(breath(look_ns, NOW_NS, slow), ms(expected_ms), "in {look_in_ms} ms");
         }
-        assert_eq!([FEW, FEW + 1].map(|told| breath(0, NOW_NS, told)), [ms(0.5), ms(1.0)]);
+        for (pace, expected_ms) in [((200, 1_000_000), 5.0), ((9_000, 1_000_000), 1.0), ((0, 1), 1.0)] {
+            assert_eq!(breath(u64::MAX, NOW_NS, pace), ms(expected_ms), "{pace:?}");
+        }
+        let waited_for = [FEW, FEW + 1].map(|told| breath(0, NOW_NS, (told, 1_000_000)));
+        assert_eq!(waited_for, [ms(0.5), ms(1.0)]);
     }
 
     #[test]
