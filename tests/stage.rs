@@ -272,8 +272,9 @@ fn each_row_is_timed_once_for_each_client_that_got_it() {
             hear(peer, if random.u32(..9) == 0 { usize::MAX } else { random.usize(..200) });
         }
     }
-    for _ in 0..20 {
-        stage.after_ms(200);
+    // A turn brings a client no more than its kernel holds.
+    for _ in 0..200 {
+        stage.after_ms(100);
         peers.iter_mut().for_each(|peer| hear(peer, usize::MAX));
     }
     let timed = &stage.shard.stats().arrival_to_written;
@@ -287,12 +288,19 @@ fn each_row_is_timed_once_for_each_client_that_got_it() {
 fn a_feed_knows_when_somebody_looks() {
     let mut stage = Stage::new(Limits::default());
     let symbol = stage.list("A", Channel::Quote);
-    let look_in_ms = |stage: &mut Stage| {
-        stage.after_ms(1);
+    let look_asleep = |stage: &mut Stage| {
         stage.shard.sleep(&mut stage.io, Some(Duration::ZERO));
         stage.ingest.look_ns().checked_sub(stage.mono_ns).map(|ns| ns / 1_000_000)
     };
-    assert!(look_in_ms(&mut stage) > Some(1_000_000), "nobody is here");
+    stage.after_ms(1);
+    assert!(look_asleep(&mut stage) > Some(1_000_000), "nobody is here");
+    // What is said before a turn's frames go out is what is said after it.
+    let look_in_ms = |stage: &mut Stage| {
+        stage.after_ms(1);
+        let (awake_ns, asleep) = (stage.ingest.look_ns(), look_asleep(stage));
+        assert_eq!(awake_ns.checked_sub(stage.mono_ns).map(|ns| ns / 1_000_000), asleep);
+        asleep
+    };
     let mut rated = stage.connect("symbols=A&rate=1", 10_000);
     assert_eq!(look_in_ms(&mut stage), None, "its slot has begun and is not used");
     stage.push(&[trade(symbol, stage.time(), 1)]);
@@ -303,4 +311,6 @@ fn a_feed_knows_when_somebody_looks() {
     unrated.pipe.borrow_mut().close();
     assert_eq!(look_in_ms(&mut stage), Some(995), "it has gone");
     assert!(!rated.read(usize::MAX).is_empty());
+    let _ahead = stage.connect("symbols=A,trade:A&mode=trade_safe&rate=1", 10_000);
+    assert_eq!(look_in_ms(&mut stage), None, "its trades go between the slots");
 }

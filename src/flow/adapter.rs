@@ -91,8 +91,8 @@ const MANY: u64 = 1_000;
 /// millisecond.
 const LEAD: Duration = Duration::from_micros(300);
 
-/// Updates that are asked for or due within this time have arrived together: each arrival is timed by itself.
-const TOGETHER_NS: u64 = 1_000_000;
+/// Updates that were due within this time, a millisecond, have arrived together: each arrival is timed by itself.
+const TOGETHER_NS: u64 = 1 << 20;
 
 /// How often an operator is told of the same trouble.
 const TELL_NS: u64 = 10_000_000_000;
@@ -116,10 +116,9 @@ pub fn run(
     let (mut published_ns, mut settled_ns) = (0, last_ns);
     let mut silent = false;
     let mut trouble = Trouble::default();
-    // How many updates there were since the source was silent last, and when that was.
+    // How many updates there were since the source had told all that was due, and when that was.
     let (mut told, mut told_ns) = (0, last_ns);
     while !stop.load(Ordering::Relaxed) {
-        let asked_ns = now.mono_ns;
         now = clock.now();
         out.clear();
         let next = source.next(now.wall, &mut out);
@@ -127,7 +126,7 @@ pub fn run(
         trouble.note(gauge, source.as_ref(), feed, now, next == Next::Ended);
         if !out.is_empty() {
             told += out.len() as u64;
-            stamp(&mut out, now, asked_ns);
+            stamp(&mut out, now, told_ns);
             note(gauge, &out, now.wall.0);
             if !pulled {
                 // The first of what came together has waited longest; one sample stands for all.
@@ -179,16 +178,17 @@ pub fn run(
     obituary.last_state = None;
 }
 
-/// Says when each update arrived: when it was due by today's clock, if it was not due when the source was last asked. That we
-/// let it wait for somebody to look is our doing.
-fn stamp(updates: &mut [Update], now: Now, asked_ns: u64) {
+/// Says when each update arrived: when it was due by today's clock, if the source had told all that was due at `told_ns`. That
+/// we let it wait for somebody to look is our doing.
+fn stamp(updates: &mut [Update], now: Now, told_ns: u64) {
     let mut arrival_ns = 0;
-    // As often as it speaks otherwise, nobody has let it wait.
-    let asked_ns = if now.mono_ns - asked_ns > 2 * TOGETHER_NS { asked_ns } else { now.mono_ns };
+    // A usual breath, with what a sleep takes longer, is the source's own.
+    let is_usual = now.mono_ns - told_ns <= (BREATH + LEAD).as_nanos() as u64;
+    let told_ns = if is_usual { now.mono_ns } else { told_ns };
     for update in updates {
         let age_ns = u64::try_from(now.wall.0 - update.time.0).ok();
         let due_ns = age_ns.and_then(|age_ns| now.mono_ns.checked_sub(age_ns));
-        let due_ns = due_ns.filter(|due_ns| *due_ns >= asked_ns).unwrap_or(now.mono_ns);
+        let due_ns = due_ns.filter(|due_ns| *due_ns >= told_ns).unwrap_or(now.mono_ns);
         if due_ns.abs_diff(arrival_ns) >= TOGETHER_NS {
             arrival_ns = due_ns;
         }

@@ -3,7 +3,7 @@
 //! Symbols that change are noted once for each part of the revisions; a part ends when somebody has asked what changed.
 //! So a change that is not the part's first costs nothing but its values, and an answer costs what changed and not what
 //! exists, unless the asker has missed as many changes as symbols exist. Bounds kept here: one image per listed symbol,
-//! sized by its channel's fields; two notes for each, and those of the open part.
+//! sized by its channel's fields; two notes for each, those of the open part, and no more ends of parts than notes.
 
 use std::collections::VecDeque;
 
@@ -199,8 +199,11 @@ impl Images {
         }
     }
 
-    /// Ends the part of the revisions up to `rev`: what changes from now on changes anew.
+    /// Ends the part of the revisions up to `rev`, which nothing that changed is newer than: what changes from now on changes
+    /// anew.
     pub fn end_part(&mut self, rev: Rev) {
+        let open = (self.ended - self.forgotten) as usize..;
+        debug_assert!(self.notes[open].iter().all(|symbol| self.rev(*symbol) <= rev), "newer than {rev}");
         let made = self.forgotten + self.notes.len() as u64;
         if made == self.ended {
             return; // nothing has changed in it

@@ -504,9 +504,10 @@ impl Streams {
         self.streams[key as usize].group.map(|group| self.groups[group].next_ns)
     }
 
-    /// Whether every stream has slots.
-    pub fn all_rated(&self) -> bool {
-        self.groups.iter().map(|group| group.streams.len()).sum::<usize>() == self.streams.len()
+    /// Whether nobody will want news before a slot begins, once this many due streams were sent theirs.
+    pub fn can_wait_after(&self, due: usize) -> bool {
+        let rated: usize = self.groups.iter().map(|group| group.streams.len()).sum();
+        self.ahead == 0 && self.open <= due && rated == self.streams.len()
     }
 
     /// When the next slot of any begins.

@@ -2,7 +2,8 @@
 //! it is encoded once and copied from then on, until the image changes or another row of it is wanted.
 //!
 //! Bound kept here: the arena is emptied between turns when it holds `ROWS_KEPT_BYTES`, and between frames when it holds
-//! `ROWS_BYTES_MAX`; a row's beginning and the last row of each symbol.
+//! `ROWS_BYTES_MAX`; a row's beginning and the last row of each symbol, which of them were found in this turn, and which
+//! were given with the last frames.
 
 use std::ops::Range;
 
@@ -231,7 +232,7 @@ impl Rows {
         self.given_len = 0;
     }
 
-    /// Counts the rows given once more: they went out so many times more, or less often, than was expected.
+    /// The rows given went out so many times more, or less often, than was expected.
     pub fn count_given(&mut self, times: i32) {
         for symbol in &self.given[..self.given_len] {
             let row = &mut self.last[symbol.index()];

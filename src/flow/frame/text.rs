@@ -136,7 +136,7 @@ impl Text {
         self.put_eight(eight_digits((n % EIGHT_DIGITS) as u32), 8);
     }
 
-    /// Appends a time in microseconds: of these days, where others come after it, half of its digits.
+    /// Appends a time in microseconds; the first half of its digits is that of the time before, for a hundred seconds.
     #[inline(always)]
     pub fn put_us(&mut self, us: i64) {
         let (first, rest) = (us as u64 / EIGHT_DIGITS, us as u64 % EIGHT_DIGITS);
