@@ -181,12 +181,12 @@ pub fn run(
 /// Says when each update arrived: when it was due by today's clock, if the source had told all that was due at `told_ns`. That
 /// we let it wait for somebody to look is our doing.
 fn stamp(updates: &mut [Update], now: Now, told_ns: u64) {
-    let mut arrival_ns = 0;
+    let mut arrival_ns = u64::MAX;
     // A usual breath, with what a sleep takes longer, is the source's own.
     let is_usual = now.mono_ns - told_ns <= (BREATH + LEAD).as_nanos() as u64;
     let told_ns = if is_usual { now.mono_ns } else { told_ns };
     for update in updates {
-        let age_ns = u64::try_from(now.wall.0 - update.time.0).ok();
+        let age_ns = now.wall.0.checked_sub(update.time.0).and_then(|age_ns| u64::try_from(age_ns).ok());
         let due_ns = age_ns.and_then(|age_ns| now.mono_ns.checked_sub(age_ns));
         let due_ns = due_ns.filter(|due_ns| *due_ns >= told_ns).unwrap_or(now.mono_ns);
         if due_ns.abs_diff(arrival_ns) >= TOGETHER_NS {
@@ -357,6 +357,10 @@ mod tests {
         stamp(&mut updates, now, 75 * MS as u64);
         let arrived = updates.map(|update| update.arrival_ns as f64 / 1e6);
         assert_eq!(arrived, [80.0, 80.0, 81.5, 99.9, 99.9, 99.9, 99.9]);
+        // In the process's first millisecond, too: none is "never".
+        let mut updates = [Update::new(Symbol::at(0), Time(i64::MIN), Body::Rewound)];
+        stamp(&mut updates, Now { mono_ns: 7, ..now }, 1);
+        assert_eq!(updates[0].arrival_ns, 7);
     }
 
     #[test]

@@ -240,7 +240,6 @@ impl<I: Io> Shard<I> {
     pub fn sleep(&mut self, io: &mut I, wait: Option<Duration>) {
         let sleep = if self.streams.any_open() { Sleep::Eager } else { Sleep::Lazy };
         self.ingest.set_sleep(self.index, sleep);
-        self.tell_look(sleep == Sleep::Lazy);
         // News that came before the mark was set rang no bell.
         let news = sleep == Sleep::Eager && self.has_news();
         let wait = if news { Some(Duration::ZERO) } else { wait };
