@@ -14,7 +14,7 @@ use super::Rev;
 use super::bars::{Bars, Final};
 use super::books::Books;
 use super::cut::{BookTop, Changed, Cut, Node};
-use super::images::Images;
+use super::images::{Images, ones};
 use super::log::{Event, Log, What};
 use super::rhythm::Rhythm;
 use super::wants::{Want, Wants};
@@ -318,16 +318,11 @@ impl Hub {
         images.changed_since(since).for_each(|symbol| {
             let (head, cells, values_at) =
                 (images.head(symbol), images.cells(symbol), cut.values.len() as u32);
-            let (mut touched, mut mask) = (head.touched(), 0);
-            while touched != 0 {
-                let number = touched.trailing_zeros();
-                touched &= touched - 1;
-                let cell = &cells[number as usize];
-                if cell.rev > since {
-                    mask |= 1 << number;
-                    if head.present >> number & 1 == 1 {
-                        cut.values.push(cell.value);
-                    }
+            let mut mask = 0;
+            for number in ones(head.touched()).filter(|number| cells[*number].rev > since) {
+                mask |= 1 << number;
+                if head.present >> number & 1 == 1 {
+                    cut.values.push(cells[number].value);
                 }
             }
             cut.changed.push(Changed {
@@ -363,8 +358,8 @@ impl Hub {
         match &update.body {
             Body::Image { len, nulls, numbers, values, .. } => {
                 let numbers = &numbers[..usize::from(*len)];
-                let times = (update.time, update.arrival_ns);
-                let changed = self.images.update(symbol, numbers, values, *nulls, rev, times);
+                let changed = self.images.set_all(symbol, numbers, values, *nulls, rev);
+                self.touch_if(changed, update, rev);
                 if changed {
                     self.has_data(symbol, rev);
                 }
@@ -447,10 +442,10 @@ impl Hub {
         }
     }
 
+    #[inline(always)]
     fn touch_if(&mut self, changed: bool, update: &Update, rev: Rev) -> bool {
         if changed {
-            let q = self.images.head(update.symbol).q + 1;
-            self.images.touch(update.symbol, rev, q, update.time, update.arrival_ns);
+            self.images.advance(update.symbol, rev, update.time, update.arrival_ns);
         }
         changed
     }

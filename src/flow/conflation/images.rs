@@ -127,15 +127,9 @@ impl Images {
 
     /// The fields that changed after `since`, as a mask.
     pub fn mask_since(&self, symbol: Symbol, since: Rev) -> u32 {
-        let head = &self.heads[symbol.index()];
         let cells = self.cells(symbol);
-        let (mut touched, mut mask) = (head.touched, 0);
-        while touched != 0 {
-            let number = touched.trailing_zeros();
-            touched &= touched - 1;
-            mask |= u32::from(cells[number as usize].rev > since) << number;
-        }
-        mask
+        let touched = ones(self.heads[symbol.index()].touched);
+        touched.fold(0, |mask, number| mask | u32::from(cells[number].rev > since) << number)
     }
 
     /// Sets a field and says whether that changed it. "Changed" compares all parts: another scale is another text.
@@ -144,7 +138,7 @@ impl Images {
     }
 
     /// [`Images::set`] for several fields, those whose bit is in `nulls` to nothing: whether that changed any.
-    #[inline]
+    #[inline(always)]
     pub fn set_all(
         &mut self,
         symbol: Symbol,
@@ -154,27 +148,23 @@ impl Images {
         rev: Rev,
     ) -> bool {
         let head = &mut self.heads[symbol.index()];
-        set_all(head, &mut self.cells[head.first_cell as usize..], numbers, values, nulls, rev)
-    }
-
-    /// [`Images::set_all`], and if that changed any, [`Images::touch`] as the next update.
-    #[inline(always)]
-    pub fn update(
-        &mut self,
-        symbol: Symbol,
-        numbers: &[u8],
-        values: &[Decimal],
-        nulls: u8,
-        rev: Rev,
-        (time, arrival_ns): (Time, u64),
-    ) -> bool {
-        let head = &mut self.heads[symbol.index()];
-        let changed = set_all(head, &mut self.cells[head.first_cell as usize..], numbers, values, nulls, rev);
-        if changed {
-            let q = head.q + 1;
-            self.touch(symbol, rev, q, time, arrival_ns);
+        let cells = &mut self.cells[head.first_cell as usize..];
+        let mut changed = 0;
+        for (at, (&number, &value)) in numbers.iter().zip(values).enumerate() {
+            let (cell, bit, is_null) = (&mut cells[number as usize], 1 << number, nulls >> at & 1 == 1);
+            let was_present = head.present & bit != 0;
+            if is_null && was_present {
+                head.present &= !bit;
+                cell.rev = rev;
+                changed |= bit;
+            } else if !(is_null || was_present && is_same(cell.value, value)) {
+                head.present |= bit;
+                *cell = Cell { rev, value };
+                changed |= bit;
+            }
         }
-        changed
+        head.touched |= changed;
+        changed != 0
     }
 
     /// Sets a field whether or not it differs: a cut says what changed, and the reader believes it.
@@ -185,6 +175,13 @@ impl Images {
         head.touched |= bit;
         self.cells[head.first_cell as usize + number as usize] =
             Cell { rev, value: value.unwrap_or_default() };
+    }
+
+    /// [`Images::touch`] by the next update.
+    #[inline(always)]
+    pub fn advance(&mut self, symbol: Symbol, rev: Rev, time: Time, arrival_ns: u64) {
+        let q = self.heads[symbol.index()].q + 1;
+        self.touch(symbol, rev, q, time, arrival_ns);
     }
 
     /// Notes that the symbol changed at `rev`.
@@ -241,31 +238,13 @@ impl Images {
     }
 }
 
-#[inline(always)]
-fn set_all(
-    head: &mut Head,
-    cells: &mut [Cell],
-    numbers: &[u8],
-    values: &[Decimal],
-    nulls: u8,
-    rev: Rev,
-) -> bool {
-    let mut changed = 0;
-    for (at, (&number, &value)) in numbers.iter().zip(values).enumerate() {
-        let (cell, bit, is_null) = (&mut cells[number as usize], 1 << number, nulls >> at & 1 == 1);
-        let was_present = head.present & bit != 0;
-        if is_null && was_present {
-            head.present &= !bit;
-            cell.rev = rev;
-            changed |= bit;
-        } else if !(is_null || was_present && is_same(cell.value, value)) {
-            head.present |= bit;
-            *cell = Cell { rev, value };
-            changed |= bit;
-        }
-    }
-    head.touched |= changed;
-    changed != 0
+/// The numbers of the bits that are set, from the lowest on.
+pub fn ones(mut mask: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let number = (mask != 0).then_some(mask.trailing_zeros() as usize);
+        mask &= mask.wrapping_sub(1);
+        number
+    })
 }
 
 /// Whether all parts of two decimals are equal: the scale counts.

@@ -12,7 +12,7 @@ use crate::base::reason::Reason;
 use crate::flow::conflation::Rev;
 use crate::flow::conflation::bars::OpenBar;
 use crate::flow::conflation::cut::BookTop;
-use crate::flow::conflation::images::{Head, Images};
+use crate::flow::conflation::images::{Head, Images, ones};
 use crate::flow::conflation::log::{Event, What};
 use crate::flow::dispatch::wish::{Mode, Style, Wish};
 
@@ -122,15 +122,6 @@ pub fn encode_change(
         }
     }
     push_end(out, style);
-}
-
-/// The numbers of the bits that are set, from the lowest on.
-pub fn ones(mut mask: u32) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let number = (mask != 0).then_some(mask.trailing_zeros() as usize);
-        mask &= mask.wrapping_sub(1);
-        number
-    })
 }
 
 /// What became of an image between two rows.

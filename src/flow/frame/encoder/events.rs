@@ -8,15 +8,14 @@ use super::Encoder;
 use crate::base::limits::ROW_BYTES_MAX;
 use crate::base::reason::Reason;
 use crate::flow::conflation::Rev;
+use crate::flow::conflation::images::ones;
 use crate::flow::conflation::log::{Event, Topic as Known, What};
 use crate::flow::conflation::replica::Replica;
 use crate::flow::dispatch::streams::{Debt, Stream};
 use crate::flow::dispatch::topic::Topic;
 use crate::flow::dispatch::wish::Wish;
 use crate::flow::frame::batch::Batch;
-use crate::flow::frame::row::{
-    Change, Shape, Window, encode_change, encode_event, encode_image, ones, push_gap,
-};
+use crate::flow::frame::row::{Change, Shape, Window, encode_change, encode_event, encode_image, push_gap};
 
 /// Events taken from the log for one frame: more than fit into one.
 const EVENTS_AT_ONCE: usize = 1024;
