@@ -280,8 +280,8 @@ impl Stream {
     /// The same of what it points to.
     #[inline]
     pub fn touch_further(&self) -> u64 {
-        let topics =
-            self.selection.topics.iter().step_by(16).fold(0, |sum, topic| sum ^ topic.symbol().index());
+        let (topics, last) = (&self.selection.topics, self.selection.topics.last());
+        let topics = topics.iter().step_by(16).chain(last).fold(0, |sum, topic| sum ^ topic.symbol().index());
         let member = self.members.first().map_or(0, |member| member.session);
         u64::from(self.wish.fields.quote) ^ u64::from(self.wish.digest) ^ topics as u64 ^ u64::from(member)
     }
