@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 use tickgate_feeds::feed::Source;
 use tickgate_feeds::market::FeedId;
@@ -329,11 +330,20 @@ fn serve_shard(mut shard: Shard<System>, mut system: System, published: &Mutex<s
 /// Raises the process's limit of open files as far as it may be raised, and takes no more clients than that allows.
 fn fit_descriptors(limits: &Limits) -> Limits {
     let wanted = limits.connections_max as u64 + DESCRIPTORS_OF_OUR_OWN;
-    let allowed = rlimit::increase_nofile_limit(wanted).unwrap_or(u64::MAX);
+    let allowed = raise_descriptors(wanted);
     let mut limits = limits.clone();
     limits.connections_max =
         limits.connections_max.min(allowed.saturating_sub(DESCRIPTORS_OF_OUR_OWN) as usize).max(1);
     limits
+}
+
+/// How many files may be open, raised to `wanted` as far as that goes.
+fn raise_descriptors(wanted: u64) -> u64 {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let has = current.unwrap_or(u64::MAX);
+    let may_have = wanted.min(maximum.unwrap_or(u64::MAX));
+    let raised = Rlimit { current: Some(may_have), maximum };
+    if may_have > has && setrlimit(Resource::Nofile, raised).is_ok() { may_have } else { has }
 }
 
 fn runtime() -> Result<Runtime, String> {
