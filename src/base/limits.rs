@@ -189,7 +189,7 @@ impl Limits {
         const BAR: usize = 256;
         const SYMBOL: usize = 320; // its names, the tree of them, and the state of its book
         const LISTED: usize = 160; // its standing and its chains in the log
-        const ROW: usize = 16 + 48 + 52 + 24; // where its last row is, whose it can be, the beginning of its rows, two lists
+        const ROW: usize = 16 + 64 + 52 + 24; // where its last row is, whose it can be, the beginning of its rows, two lists
         const ARRIVAL: usize = 8 + 8 + 4; // when it was, how often it went out, and in which row; of cuts and of rows
         const OWED_TOPIC: usize = 2 * 16 + 8; // in a growing list: how much of it was given, or that nothing was
         const EVENT_TEXT: usize = 256;

@@ -40,11 +40,14 @@ impl Row {
     }
 }
 
-/// The row that was encoded last of an image, and who else can have it.
+/// The row that was encoded last of an image, and who else can have it: one line of memory.
 #[derive(Clone, Debug, Default)]
+#[repr(align(64))]
 struct Kept {
     /// The image's revision.
     rev: Rev,
+    /// When its newest tick arrived.
+    arrival_ns: u64,
     /// Who holds any of these revisions lacks the same fields.
     since: Range<Rev>,
     fields: u32,
@@ -319,24 +322,27 @@ impl Store {
     /// Puts the row that an image has in this shape into `row`.
     #[cold]
     fn find(&mut self, replica: &Replica, symbol: Symbol, name: ShapeName, row: &mut Row, ticks: &mut Ticks) {
-        let tick = ticks.number(replica.images.head(symbol).arrival_ns);
-        ticks.count(tick, row.take_times());
-        if row.shape < self.first_shape {
-            self.found.push((symbol, tick));
-        }
-        let shape = self.shape(name);
-        let rev = replica.images.rev(symbol);
-        *row = Row { shape: name.0, ..Row::default() };
-        if rev > shape.since {
+        let (shape, rev) = (self.shape(name), replica.images.rev(symbol));
+        let mut found = Row { shape: name.0, ..Row::default() };
+        let arrival_ns = if rev > shape.since {
             let kept = &self.kept[symbol.index()];
             let is_same = (kept.rev, kept.fields, kept.style) == (rev, shape.fields, shape.style);
             if !(is_same && kept.since.contains(&shape.since) && kept.place >= self.forgotten) {
                 self.encode(replica, symbol, shape);
             }
             let kept = &self.kept[symbol.index()];
-            (row.start, row.len) = ((kept.place - self.forgotten) as u32, kept.len);
+            (found.start, found.len) = ((kept.place - self.forgotten) as u32, kept.len);
+            kept.arrival_ns
+        } else {
+            replica.images.head(symbol).arrival_ns
+        };
+        self.has_empty |= found.len == 0;
+        let tick = ticks.number(arrival_ns);
+        ticks.count(tick, row.take_times());
+        if row.shape < self.first_shape {
+            self.found.push((symbol, tick));
         }
-        self.has_empty |= row.len == 0;
+        *row = found;
     }
 
     fn encode(&mut self, replica: &Replica, symbol: Symbol, shape: Shape) {
@@ -355,6 +361,7 @@ impl Store {
         }
         self.kept[at] = Kept {
             rev: images.rev(symbol),
+            arrival_ns: images.head(symbol).arrival_ns,
             since,
             fields: shape.fields,
             style: shape.style,
