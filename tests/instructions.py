@@ -30,7 +30,7 @@ WORKLOADS = {
     "market 2000": (20, 60, "row"),
 }
 # Functions worth a line of their own, by a part of their name; what the compiler put into them counts as theirs.
-HOT = ["Rows::put_all", "Store::find", "put_fields", "Text::put_decimal", "Batch::finish", "Encoder::encode_shared",
+HOT = ["Rows::put_all", "Store::find", "put_fields", "Text::put_decimal", "Batch::finish",
        "Encoder::take_times", "Shard<I>::turn", "Hub::apply", "filter_fold", "Replica::apply", "Buffer::push"]
 
 

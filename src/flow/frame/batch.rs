@@ -88,12 +88,14 @@ impl Batch {
     }
 
     /// Forgets all frames.
+    #[inline]
     pub fn clear(&mut self) {
         self.bytes.truncate(0);
         self.frames.clear();
     }
 
     /// Opens the next frame.
+    #[inline]
     pub fn open(&mut self) {
         self.bytes.skip(HEADROOM);
         self.rows_at = self.bytes.len();

@@ -103,6 +103,7 @@ impl Encoder {
 
     /// Makes the stream's next frames, for everybody on it, and moves the stream on. Returns whether there are any. Their
     /// rows count as written `times` times; see [`Encoder::recount`].
+    #[inline]
     pub fn encode_shared(&mut self, stream: &mut Stream, batch: &mut Batch, times: u32, now: Now) -> bool {
         let (rows, has_images) = (self.stats.rows, stream.is_open());
         self.begin_frames(batch, times);
@@ -122,6 +123,7 @@ impl Encoder {
     }
 
     /// The common case: a few images, of which all that changed fits one frame. Returns whether it is that.
+    #[inline]
     fn encode_one(&mut self, stream: &mut Stream, batch: &mut Batch, now: Now) -> bool {
         let (topics, rows) = (stream.selection.topics(), self.stats.rows);
         let is_short = topics.len() < SHORT_SELECTION && stream.selection.is_images();
@@ -155,6 +157,7 @@ impl Encoder {
         true
     }
 
+    #[inline]
     fn begin_frames(&mut self, batch: &mut Batch, times: u32) {
         self.ticks.begin_frames();
         self.rows.begin_frames(times);
@@ -207,6 +210,7 @@ impl Encoder {
     }
 
     /// The rows of the frames made last went out so many times more, or less often, than was counted.
+    #[inline]
     pub fn recount(&mut self, times: i32) {
         if times != 0 {
             self.rows.count_given(times);
@@ -492,6 +496,7 @@ impl Encoder {
         }
     }
 
+    #[inline]
     fn finish(&mut self, batch: &mut Batch, head: Head, packing: Packing) {
         self.stats.frames += 1;
         batch.finish(head, packing);

@@ -92,11 +92,13 @@ impl Rows {
     }
 
     /// To be called before frames are made, each of which will go out so many times.
+    #[inline]
     pub fn begin_frames(&mut self, times: u32) {
         (self.given_len, self.times) = (0, times);
     }
 
     /// To be called between frames, where no name of a shape is in use: keeps the arena within its bound.
+    #[inline]
     pub fn begin_frame(&mut self) {
         if self.store.arena.len() >= ROWS_BYTES_MAX {
             self.forget_shapes();
@@ -105,6 +107,7 @@ impl Rows {
     }
 
     /// The name of a shape, good until the turn or frame ends.
+    #[inline]
     pub fn name(&mut self, shape: Shape) -> ShapeName {
         self.store.name(shape)
     }
@@ -236,6 +239,7 @@ impl Rows {
     }
 
     /// The rows given went out so many times more, or less often, than was expected.
+    #[inline]
     pub fn count_given(&mut self, times: i32) {
         for symbol in &self.given[..self.given_len] {
             let row = &mut self.last[symbol.index()];
@@ -307,6 +311,7 @@ impl Store {
         self.arena.truncate(0);
     }
 
+    #[inline]
     fn name(&mut self, shape: Shape) -> ShapeName {
         let at = self.shapes.iter().rposition(|known| *known == shape).unwrap_or_else(|| {
             self.shapes.push(shape);

@@ -29,6 +29,7 @@ impl Default for Text {
 
 impl Text {
     /// What was written.
+    #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
@@ -49,11 +50,13 @@ impl Text {
     }
 
     /// Forgets all beyond the first `len` bytes.
+    #[inline]
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
 
     /// Leaves a gap to be filled later; what is in it until then is anything.
+    #[inline]
     pub fn skip(&mut self, bytes: usize) {
         self.room(bytes);
     }
