@@ -290,14 +290,14 @@ fn a_feed_knows_when_somebody_looks() {
     let symbol = stage.list("A", Channel::Quote);
     let look_asleep = |stage: &mut Stage| {
         stage.shard.sleep(&mut stage.io, Some(Duration::ZERO));
-        stage.ingest.look_ns().checked_sub(stage.mono_ns).map(|ns| ns / 1_000_000)
+        stage.ingest.look_ns(0).checked_sub(stage.mono_ns).map(|ns| ns / 1_000_000)
     };
     stage.after_ms(1);
     assert!(look_asleep(&mut stage) > Some(1_000_000), "nobody is here");
     // What is said before a turn's frames go out is what is said after it.
     let look_in_ms = |stage: &mut Stage| {
         stage.after_ms(1);
-        let (awake_ns, asleep) = (stage.ingest.look_ns(), look_asleep(stage));
+        let (awake_ns, asleep) = (stage.ingest.look_ns(0), look_asleep(stage));
         assert_eq!(awake_ns.checked_sub(stage.mono_ns).map(|ns| ns / 1_000_000), asleep);
         asleep
     };
@@ -305,6 +305,8 @@ fn a_feed_knows_when_somebody_looks() {
     assert_eq!(look_in_ms(&mut stage), None, "its slot has begun and is not used");
     stage.push(&[trade(symbol, stage.time(), 1)]);
     assert_eq!(look_in_ms(&mut stage), Some(997), "the next slot");
+    let next_ns = stage.ingest.look_ns(0);
+    assert_eq!(stage.ingest.look_ns(next_ns), next_ns + 1_000_000_000, "and the one after it");
     let mut unrated = stage.connect("symbols=A", 10_000);
     assert_eq!(look_in_ms(&mut stage), None);
     drop(unrated.read(usize::MAX));

@@ -26,8 +26,8 @@ pub trait Sink {
     /// Takes updates of a pulled feed when there is room; false when `stop` was set meanwhile.
     fn push_when_room(&self, updates: &[Update], stop: &AtomicBool) -> bool;
 
-    /// When somebody will look at what was pushed, on the monotonic clock; 0 for at once.
-    fn look_ns(&self) -> u64;
+    /// When somebody will look at what was pushed first after this, on the monotonic clock; 0 for at once.
+    fn look_ns(&self, after_ns: u64) -> u64;
 
     /// Says what time it is, so that symbols of the feed can be found silent.
     fn settle(&self, feed: FeedId, now_ns: u64);
@@ -88,7 +88,7 @@ const FEW: u64 = 32;
 const MANY: u64 = 1_000;
 
 /// How long before somebody looks a source speaks: a thread may sleep longer than it wants to, by some tenths of a
-/// millisecond.
+/// millisecond. For who looks sooner it has spoken just now, and sleeps until before the look after that.
 const LEAD: Duration = Duration::from_micros(300);
 
 /// Updates that were due within this time, a millisecond, have arrived together: each arrival is timed by itself.
@@ -166,7 +166,8 @@ pub fn run(
                 let wait = Duration::from_nanos((time.0 - now.wall.0).max(0) as u64);
                 let pace =
                     (std::mem::take(&mut told), now.mono_ns - std::mem::replace(&mut told_ns, now.mono_ns));
-                std::thread::park_timeout(wait.max(breath(sink.look_ns(), now.mono_ns, pace)).min(NAP));
+                let look_ns = sink.look_ns(now.mono_ns + LEAD.as_nanos() as u64);
+                std::thread::park_timeout(wait.max(breath(look_ns, now.mono_ns, pace)).min(NAP));
             }
             Next::Ended => {
                 obituary.last_state = Some(State::Closed);
@@ -318,7 +319,7 @@ mod tests {
             true
         }
 
-        fn look_ns(&self) -> u64 {
+        fn look_ns(&self, _: u64) -> u64 {
             0
         }
 

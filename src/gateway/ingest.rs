@@ -36,8 +36,8 @@ pub enum Sleep {
 
 struct Bell {
     sleep: AtomicU8,
-    /// When the shard wants to know what is new; 0 for at once.
-    look_ns: AtomicU64,
+    /// When the shard wants to know what is new, and when again; 0 for at once.
+    looks_ns: [AtomicU64; 2],
     waker: Waker,
 }
 
@@ -69,7 +69,7 @@ impl Ingest {
     pub fn new(symbols: Arc<Symbols>, node: Node, limits: &Limits, wakers: Vec<Waker>) -> Self {
         let bell = |waker| Bell {
             sleep: AtomicU8::new(Sleep::Awake as u8),
-            look_ns: AtomicU64::new(u64::MAX),
+            looks_ns: [AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX)],
             waker,
         };
         let bells = wakers.into_iter().map(bell);
@@ -140,9 +140,11 @@ impl Ingest {
         self.bells[shard].sleep.store(sleep as u8, Ordering::SeqCst);
     }
 
-    /// Notes when a shard wants to know what is new; `None` for at once.
-    pub fn set_look(&self, shard: usize, look_ns: Option<u64>) {
-        self.bells[shard].look_ns.store(look_ns.unwrap_or(0), Ordering::Relaxed);
+    /// Notes when a shard wants to know what is new, and when again; `None` for at once.
+    pub fn set_looks(&self, shard: usize, looks_ns: Option<[u64; 2]>) {
+        for (known, look_ns) in self.bells[shard].looks_ns.iter().zip(looks_ns.unwrap_or_default()) {
+            known.store(look_ns, Ordering::Relaxed);
+        }
     }
 
     /// What queue and hub did so far, and how many updates wait.
@@ -194,8 +196,13 @@ impl Sink for Ingest {
         true
     }
 
-    fn look_ns(&self) -> u64 {
-        self.bells.iter().map(|bell| bell.look_ns.load(Ordering::Relaxed)).min().unwrap_or(u64::MAX)
+    fn look_ns(&self, after_ns: u64) -> u64 {
+        let look_ns =
+            |bell: &Bell| match bell.looks_ns.each_ref().map(|look_ns| look_ns.load(Ordering::Relaxed)) {
+                [first_ns, again_ns] if first_ns > 0 && first_ns <= after_ns => again_ns,
+                [first_ns, _] => first_ns,
+            };
+        self.bells.iter().map(look_ns).min().unwrap_or(u64::MAX)
     }
 
     fn settle(&self, feed: FeedId, now_ns: u64) {

@@ -247,10 +247,9 @@ impl<I: Io> Shard<I> {
         self.ingest.set_sleep(self.index, Sleep::Awake);
     }
 
-    /// Says when this shard will want to know what is new: when the next slot begins, if it can wait that long.
-    fn tell_look(&self, can_wait: bool) {
-        let look_ns = can_wait.then(|| self.streams.next_due_ns().unwrap_or(u64::MAX));
-        self.ingest.set_look(self.index, look_ns);
+    /// Says when this shard will want to know what is new: when the next slots begin, if it can wait that long.
+    fn tell_looks(&self, can_wait: bool) {
+        self.ingest.set_looks(self.index, can_wait.then(|| self.streams.next_dues_ns()));
     }
 
     /// What the shard did so far.

@@ -515,6 +515,17 @@ impl Streams {
         self.groups.iter().filter(|group| !group.streams.is_empty()).map(|group| group.next_ns).min()
     }
 
+    /// When the next two slots of any begin; never, if there are none.
+    pub fn next_dues_ns(&self) -> [u64; 2] {
+        let groups = self.groups.iter().filter(|group| !group.streams.is_empty());
+        let dues_ns = groups.flat_map(|group| [group.next_ns, group.next_ns + group.rate.slot_ns()]);
+        dues_ns.fold([u64::MAX; 2], |[first_ns, again_ns], due_ns| match () {
+            () if due_ns < first_ns => [due_ns, first_ns],
+            () if due_ns > first_ns => [first_ns, again_ns.min(due_ns)],
+            () => [first_ns, again_ns],
+        })
+    }
+
     /// Follows groups and wildcards after the directory changed; the new topics belong to the streams from `rev` on, but the
     /// events of symbols that are `listed` just now from the first one on.
     /// `room` says how many more topics a session may have when streams have grown to these sizes.
@@ -811,5 +822,6 @@ mod tests {
             "its slot is used, the others have not begun theirs"
         );
         assert_eq!(streams.next_due_ns(), Some(125_000_000));
+        assert_eq!(streams.next_dues_ns(), [125_000_000, 150_000_000]);
     }
 }

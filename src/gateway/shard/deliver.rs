@@ -38,7 +38,7 @@ impl<I: Io> Shard<I> {
     pub(super) fn flush_due(&mut self, io: &mut I) {
         let mut due = std::mem::take(&mut self.due);
         self.streams.take_due(self.now.mono_ns, &mut due);
-        self.tell_look(self.streams.can_wait_after(due.len()));
+        self.tell_looks(self.streams.can_wait_after(due.len()));
         for block in due.chunks(LOOK_AHEAD) {
             self.look_ahead(block);
             for &key in block {
@@ -48,7 +48,7 @@ impl<I: Io> Shard<I> {
             }
         }
         // Who had nothing to send waits on.
-        self.tell_look(!self.streams.any_open());
+        self.tell_looks(!self.streams.any_open());
         due.clear();
         self.due = due;
     }
