@@ -316,3 +316,46 @@ fn a_feed_knows_when_somebody_looks() {
     let _ahead = stage.connect("symbols=A,trade:A&mode=trade_safe&rate=1", 10_000);
     assert_eq!(look_in_ms(&mut stage), None, "its trades go between the slots");
 }
+
+/// A heartbeat goes with a frame where frames go, little later than it was due, and else by itself.
+#[test]
+fn heartbeats_go_with_frames() {
+    let limits = Limits::default();
+    let interval_ms = limits.heartbeat.as_millis() as u64;
+    let mut stage = Stage::new(limits);
+    let symbol = stage.list("A", Channel::Quote);
+    // The second one's kernel never takes a frame and a heartbeat at once.
+    let mut peers = [10_000, 200].map(|room| (stage.connect("symbols=A&rate=10", room), 0));
+    let (mut beats, mut with_frames, mut of_quiet) = (Vec::new(), 0, 0);
+    for at_ms in (0..20 * interval_ms).step_by(10) {
+        let is_quiet = (8 * interval_ms..12 * interval_ms).contains(&at_ms);
+        if !is_quiet {
+            let last = Some(Decimal::from(at_ms));
+            stage.push(&[Update::image(symbol, Channel::Quote, stage.time(), &[(quote::LAST, last)])]);
+        }
+        stage.after_ms(10);
+        for (at, (peer, bytes)) in peers.iter_mut().enumerate() {
+            let all = peer.pipe.borrow().to_client.len();
+            *bytes += all;
+            let said: Vec<_> = peer.read(all).into_iter().map(|(_, text)| text).collect();
+            let Some(beat) = said.iter().find(|text| text.contains("\"heartbeat\"")) else { continue };
+            if at == 0 {
+                beats.push(at_ms);
+                with_frames += usize::from(said[0].contains("\"batch\""));
+                of_quiet += usize::from(beat.contains("\"seq\""));
+            }
+        }
+    }
+    for two in beats.windows(2) {
+        let gap = (two[1] - two[0]) as f64 / interval_ms as f64;
+        assert!((0.9..1.1).contains(&gap), "{gap} of an interval after {} ms", two[0]);
+    }
+    let expected = beats.len() - 4;
+    assert!(with_frames >= expected && (2..=4).contains(&of_quiet), "{with_frames}, {of_quiet} of {beats:?}");
+    for (peer, bytes) in &mut peers {
+        *bytes += peer.bytes(usize::MAX).len();
+    }
+    stage.after_ms(1);
+    let written: usize = peers.iter().map(|(peer, bytes)| bytes + peer.bytes(usize::MAX).len()).sum();
+    assert_eq!(stage.shard.stats().bytes_written, written as u64, "each byte counts once");
+}

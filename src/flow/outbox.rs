@@ -12,10 +12,10 @@ use bytes::Bytes;
 /// What became of frames that were offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offered {
-    /// The socket took them all.
-    Taken,
-    /// The socket took a part; the rest is kept and will follow.
-    Kept,
+    /// The socket took them all: so many bytes.
+    Taken(usize),
+    /// The socket took so many bytes; the rest is kept and will follow.
+    Kept(usize),
     /// The socket took nothing, or other bytes are still waiting; nothing was kept.
     Refused,
 }
@@ -80,13 +80,13 @@ impl Outbox {
                 self.waiting(now_ns);
                 Ok(Offered::Refused)
             }
-            all if all == frames.len() => Ok(Offered::Taken),
+            all if all == frames.len() => Ok(Offered::Taken(all)),
             part => {
                 let frames = shared.get_or_insert_with(|| Bytes::copy_from_slice(frames));
                 let waiting = self.waiting(now_ns);
                 waiting.current = frames.slice(part..);
                 waiting.progress_ns = now_ns;
-                Ok(Offered::Kept)
+                Ok(Offered::Kept(part))
             }
         }
     }
@@ -198,7 +198,7 @@ mod tests {
     fn a_half_written_frame_is_finished_before_anything_else() {
         let (mut outbox, mut shared) = (Outbox::default(), None);
         let mut wire = Narrow { room: 3, got: Vec::new() };
-        assert_eq!(outbox.offer(&mut wire, b"batch!", &mut shared, 1).expect("io"), Offered::Kept);
+        assert_eq!(outbox.offer(&mut wire, b"batch!", &mut shared, 1).expect("io"), Offered::Kept(3));
         outbox.close(b"[close]".to_vec(), 2);
         outbox.answer(b"[answer]".to_vec(), 100, 2).expect("room");
         outbox.pong(b"[old]".to_vec(), 2);

@@ -642,7 +642,9 @@ fn gap() -> Script {
     script.turn(10);
     script.quote(vcb, &[(quote::LAST, "61700")]);
     script.lose();
+    // The first heartbeat waits for a frame to go with.
     script.turn(3_000);
+    script.turn(200);
     script.turn(3_000);
     let since = script.since("a");
     script.connect("");

@@ -275,7 +275,7 @@ mod tests {
         wire.room = 1_000;
         outbox.flush(&mut wire, 0).expect("room");
         let frame = batch(2, 0, false);
-        assert_eq!(outbox.offer(&mut wire, &frame, &mut None, 0).expect("room"), Offered::Taken);
+        assert_eq!(outbox.offer(&mut wire, &frame, &mut None, 0).expect("room"), Offered::Taken(frame.len()));
         assert_eq!(String::from_utf8_lossy(&wire.got), format!("id: :2:\ndata: {}\n\n", text(&frame)));
     }
 

@@ -27,9 +27,10 @@ struct Given {
 }
 
 impl Given {
-    fn add(&mut self, frame: &[u8]) {
+    /// A frame, of which so many bytes are out.
+    fn add(&mut self, bytes: usize) {
         self.frames += 1;
-        self.bytes += frame.len() as u64;
+        self.bytes += bytes as u64;
     }
 }
 
@@ -168,10 +169,14 @@ impl<I: Io> Shard<I> {
     /// Gives one member the shared frame.
     fn give(&mut self, member: &mut Member, before: Position, frame: &[u8], given: &mut Given) {
         let Some(session) = self.sessions.get_mut(member.session as usize) else { return };
-        match session.outbox.offer(&mut session.wire, frame, &mut self.rests[0], self.now.mono_ns) {
+        let offered = match session.beat_waits {
+            false => session.outbox.offer(&mut session.wire, frame, &mut self.rests[0], self.now.mono_ns),
+            true => session.offer_with_beat(frame, self.now),
+        };
+        match offered {
             // What is kept will follow before anything else: the client holds it as good as now.
-            Ok(Offered::Taken | Offered::Kept) => {
-                given.add(frame);
+            Ok(Offered::Taken(bytes) | Offered::Kept(bytes)) => {
+                given.add(bytes);
                 member.debt = None;
             }
             Ok(Offered::Refused) => self.owe(member, Debt::at(before)),
@@ -187,11 +192,11 @@ impl<I: Io> Shard<I> {
             let Some(session) = self.sessions.get_mut(member.session as usize) else { return };
             let (frame, rest) = (batch.frame(at), &mut self.rests[at]);
             match session.outbox.offer(&mut session.wire, frame, rest, self.now.mono_ns) {
-                Ok(offered @ (Offered::Taken | Offered::Kept)) => {
-                    given.add(frame);
+                Ok(offered @ (Offered::Taken(bytes) | Offered::Kept(bytes))) => {
+                    given.add(bytes);
                     let Some(after) = self.encoder.held_between.get(at) else { break };
                     held = Some(after);
-                    if offered == Offered::Kept {
+                    if matches!(offered, Offered::Kept(_)) {
                         return self.owe(member, after.clone());
                     }
                 }
@@ -297,17 +302,17 @@ impl<I: Io> Shard<I> {
         let offered = if has_frame {
             session.outbox.offer(&mut session.wire, frame, &mut None, self.now.mono_ns)
         } else {
-            Ok(Offered::Taken)
+            Ok(Offered::Taken(0))
         };
         match offered {
             // Nothing went out, so nothing was paid. The socket reports when it has room.
             Ok(Offered::Refused) => return self.encoder.recount(-1),
-            Ok(Offered::Taken | Offered::Kept) => {
+            Ok(Offered::Taken(bytes) | Offered::Kept(bytes)) => {
                 session.paid_sub = sub as u16;
                 let frames = u64::from(has_frame);
                 self.stats.frames_written += frames;
                 self.stats.frames_private += frames;
-                self.stats.bytes_written += frame.len() as u64;
+                self.stats.bytes_written += bytes as u64;
                 self.slice.writes += 1;
                 self.slice.frames += frames;
             }

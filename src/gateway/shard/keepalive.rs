@@ -2,10 +2,13 @@
 //!
 //! Bound kept here: one heartbeat interval is cut into [`SPOKES`] parts, and each looks at its share of the sessions.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Shard;
+use super::session::Session;
 use crate::base::reason::Reason;
+use crate::flow::conflation::Rev;
 use crate::flow::dispatch::streams::SessionKey;
 use crate::flow::frame::answer;
 use crate::flow::frame::websocket::{self, Opcode};
@@ -13,6 +16,9 @@ use crate::flow::socket::wire::{Io, Wire};
 
 /// Parts of a heartbeat interval: 47 ms each at the usual three seconds.
 const SPOKES: usize = 64;
+/// How long a heartbeat waits for a frame that it can go with, in parts of the interval: 188 ms at the usual three seconds,
+/// which is more than the slot of ten frames a second.
+const BEAT_SPOKES: u64 = 4;
 /// Pings without an answer that end a session.
 const PINGS_MISSED_MAX: u8 = 2;
 
@@ -24,12 +30,14 @@ pub(super) struct Wheel {
     next_ns: u64,
     /// Sessions that are ending: looked at with every spoke.
     ending: Vec<SessionKey>,
+    /// Sessions whose heartbeat waits for a frame, and until when; in order.
+    beats: VecDeque<(u64, SessionKey)>,
 }
 
 impl Wheel {
     pub(super) fn new(heartbeat: Duration) -> Self {
         let spoke_ns = (heartbeat.as_nanos() as u64 / SPOKES as u64).max(1);
-        Self { spoke: 0, spoke_ns, next_ns: 0, ending: Vec::new() }
+        Self { spoke: 0, spoke_ns, next_ns: 0, ending: Vec::new(), beats: VecDeque::new() }
     }
 
     pub(super) fn next_ns(&self) -> u64 {
@@ -49,9 +57,9 @@ impl<I: Io> Shard<I> {
             return;
         }
         // A late wheel turns on by as much as it is late, at most once around.
-        let late = (now_ns - self.keepalive.next_ns) / self.keepalive.spoke_ns;
-        let spokes = (late + 1).min(SPOKES as u64) as usize;
-        self.keepalive.next_ns = now_ns + self.keepalive.spoke_ns;
+        let (late_ns, spoke_ns) = (now_ns - self.keepalive.next_ns, self.keepalive.spoke_ns);
+        let spokes = (late_ns / spoke_ns + 1).min(SPOKES as u64);
+        self.keepalive.next_ns = now_ns - late_ns % spoke_ns + spoke_ns;
         for _ in 0..spokes {
             self.keepalive.spoke = (self.keepalive.spoke + 1) % SPOKES;
             let mut key = self.keepalive.spoke;
@@ -62,6 +70,7 @@ impl<I: Io> Shard<I> {
                 key += SPOKES;
             }
         }
+        self.end_waits();
         self.end_goodbyes();
     }
 
@@ -90,29 +99,66 @@ impl<I: Io> Shard<I> {
         }
         // The wheel comes by once per interval, give or take a spoke: a session that is younger than half waits.
         let due = now_ns - session.beat_ns >= limits.heartbeat.as_nanos() as u64 / 2;
-        // Behind bytes that the client does not take, a heartbeat would only be old news.
         if due && session.outbox.is_idle() {
-            self.beat(key);
+            self.begin_beat(key);
         }
         if ping {
             self.say(key, websocket::frame(Opcode::Ping, b""));
         }
     }
 
-    fn beat(&mut self, key: SessionKey) {
+    /// A client to which frames go gets its heartbeat with the next of them, if one goes soon: it costs as much as a frame
+    /// when it goes by itself.
+    fn begin_beat(&mut self, key: SessionKey) {
+        let has_frames = self.quiet(key).is_empty();
         let session = &mut self.sessions[key as usize];
-        let since_ns = std::mem::replace(&mut session.beat_ns, self.now.mono_ns);
+        if has_frames && !session.subs.is_empty() {
+            session.beat_waits = true;
+            let until_ns = self.now.mono_ns + BEAT_SPOKES * self.keepalive.spoke_ns;
+            self.keepalive.beats.push_back((until_ns, key));
+        } else {
+            self.beat(key);
+        }
+    }
+
+    /// Sends the heartbeats that no frame has taken along.
+    fn end_waits(&mut self) {
+        while let Some((_, key)) =
+            self.keepalive.beats.pop_front_if(|(until_ns, _)| *until_ns <= self.now.mono_ns)
+        {
+            let waits = |session: &mut Session<I::Wire>| std::mem::take(&mut session.beat_waits);
+            if self.sessions.get_mut(key as usize).is_some_and(waits) {
+                self.beat(key);
+            }
+        }
+    }
+
+    fn beat(&mut self, key: SessionKey) {
+        let quiet = self.quiet(key);
+        let session = &mut self.sessions[key as usize];
+        // Behind bytes that the client does not take, a heartbeat would only be old news.
+        if session.outbox.is_idle() {
+            session.beat_ns = self.now.mono_ns;
+            self.answer(key, answer::heartbeat(self.now.wall.us(), &quiet).as_bytes());
+        }
+    }
+
+    /// The streams of which the client had no frame since its last heartbeat, or not all, with what it holds of them.
+    fn quiet(&self, key: SessionKey) -> Vec<(u32, u64, Rev)> {
+        let session = &self.sessions[key as usize];
         let mut quiet = Vec::new();
         for sub in &session.subs {
             let stream = self.streams.get(sub.place.stream);
             let member = &stream.members[sub.place.member as usize];
             match &member.debt {
-                None if stream.frame_ns <= since_ns => quiet.push((stream.number, stream.seq, stream.rev)),
+                None if stream.frame_ns <= session.beat_ns => {
+                    quiet.push((stream.number, stream.seq, stream.rev))
+                }
                 None => {}
                 Some(debt) => quiet.extend(debt.seq.map(|seq| (stream.number, seq, debt.held))),
             }
         }
-        self.answer(key, answer::heartbeat(self.now.wall.us(), &quiet).as_bytes());
+        quiet
     }
 
     fn end_goodbyes(&mut self) {

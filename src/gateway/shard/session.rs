@@ -4,12 +4,13 @@
 //! is needed only now and then is behind a pointer.
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 
 use tickgate_feeds::market::State;
 
 use super::Shard;
+use crate::base::clock::Now;
 use crate::base::limits::{ADMISSIONS_AT_ONCE, Limits, REQUESTS_WAITING_MAX};
 use crate::base::reason::Reason;
 use crate::flow::dispatch::streams::{Place, SessionKey};
@@ -18,7 +19,7 @@ use crate::flow::frame::answer::{self, Answer, echo};
 use crate::flow::frame::command::{Command, Mistake, Request};
 use crate::flow::frame::msgpack;
 use crate::flow::frame::websocket::{self, Opcode};
-use crate::flow::outbox::Outbox;
+use crate::flow::outbox::{Offered, Outbox};
 use crate::flow::socket::inbound::{Inbound, Incoming, Means};
 use crate::flow::socket::wire::{Io, Newcomer, Wire};
 
@@ -53,6 +54,8 @@ pub(super) struct Session<W> {
     pub(super) heard_ns: u64,
     pub(super) pinged_ns: u64,
     pub(super) beat_ns: u64,
+    /// Its heartbeat is due, and goes with the next frame.
+    pub(super) beat_waits: bool,
     pub(super) commands: Rate,
     pub(super) controls: Rate,
     pub(super) refusals_since_ns: u64,
@@ -138,6 +141,7 @@ impl<I: Io> Shard<I> {
             heard_ns: now_ns,
             pinged_ns: now_ns,
             beat_ns: now_ns,
+            beat_waits: false,
             commands: Rate::default(),
             controls: Rate::default(),
             refusals_since_ns: now_ns,
@@ -428,6 +432,18 @@ impl<W: Wire> Session<W> {
     /// Reads of all parts that a frame needs, for nothing but to have them at hand.
     pub(super) fn touch(&self) -> u64 {
         self.heard_ns ^ u64::from(self.outbox.is_idle()) ^ u64::from(self.ending.is_some())
+    }
+
+    /// Offers a frame and the heartbeat that waits for one, in one write.
+    #[cold]
+    pub(super) fn offer_with_beat(&mut self, frame: &[u8], now: Now) -> io::Result<Offered> {
+        // Whatever else it is subscribed to had a frame, too, when its heartbeat began to wait.
+        let beat = answer::frame(answer::heartbeat(now.wall.us(), &[]).as_bytes(), self.packing);
+        let offered = self.outbox.offer(&mut self.wire, &[frame, &beat].concat(), &mut None, now.mono_ns)?;
+        if offered != Offered::Refused {
+            (self.beat_ns, self.beat_waits) = (now.mono_ns, false);
+        }
+        Ok(offered)
     }
 
     /// Counts a message against its rate; the error says in how many nanoseconds it would be taken.
