@@ -123,9 +123,10 @@ impl<I: Io> Shard<I> {
 
     /// Sends the heartbeats that no frame has taken along.
     fn end_waits(&mut self) {
-        while let Some((_, key)) =
-            self.keepalive.beats.pop_front_if(|(until_ns, _)| *until_ns <= self.now.mono_ns)
+        while let Some(&(until_ns, key)) = self.keepalive.beats.front()
+            && until_ns <= self.now.mono_ns
         {
+            self.keepalive.beats.pop_front();
             let waits = |session: &mut Session<I::Wire>| std::mem::take(&mut session.beat_waits);
             if self.sessions.get_mut(key as usize).is_some_and(waits) {
                 self.beat(key);
@@ -152,7 +153,7 @@ impl<I: Io> Shard<I> {
             let member = &stream.members[sub.place.member as usize];
             match &member.debt {
                 None if stream.frame_ns <= session.beat_ns => {
-                    quiet.push((stream.number, stream.seq, stream.rev))
+                    quiet.push((stream.number, stream.seq, stream.rev));
                 }
                 None => {}
                 Some(debt) => quiet.extend(debt.seq.map(|seq| (stream.number, seq, debt.held))),
