@@ -86,6 +86,7 @@ class Page:
         self.process = subprocess.Popen(
             [chromium, *FLAGS, f"--user-data-dir={self.home}", "about:blank"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env=os.environ | {"TMPDIR": self.home},  # it leaves its sockets there when it is ended
         )
         self.events: list[dict] = []
         self.last_id = 0

@@ -9,12 +9,11 @@ import contextlib
 import json
 import random
 import signal
-import tempfile
 import time
 from pathlib import Path
 
 from contract import Client, Stream
-from harness import Gateway, Report, arguments, http, run
+from harness import Gateway, Report, arguments, http, run, scratch
 from restart_test import call
 
 FEED = "synthetic:vn30?rate=300"
@@ -197,7 +196,7 @@ async def killed(report: Report, binary: str, origin: Gateway, edges: list[Gatew
 
 def recording(*trades: tuple[int, str, int, str]) -> Path:
     """Trades: when in seconds, of which symbol, their number, and at what price."""
-    path = Path(tempfile.mkdtemp(prefix="tickgate-test-")) / "short.ndjson"
+    path = scratch() / "short.ndjson"
     trade = '{"stream":"%s@trade","data":{"e":"trade","E":%d,"s":"%s","t":%d,"p":"%s","q":"2","T":%d,"m":true}}'
     with path.open("w") as out:
         for at, symbol, number, price in trades:

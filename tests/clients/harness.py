@@ -5,9 +5,11 @@ Linux only: memory is read from /proc.
 
 import argparse
 import asyncio
+import atexit
 import contextlib
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -18,6 +20,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 30  # a machine that is busy with other builds starts slowly
+
+
+def scratch() -> Path:
+    """An empty directory, until the script ends."""
+    home = tempfile.mkdtemp(prefix="tickgate-test-")
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    return Path(home)
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -104,7 +113,7 @@ class Gateway:
     @classmethod
     async def start(cls, binary: str, *feeds: str, config: str = "", listen: str = "127.0.0.1:0", log: str = "info") -> "Gateway":
         """Starts it and reads the lines that say where it serves."""
-        home = Path(tempfile.mkdtemp(prefix="tickgate-test-"))
+        home = scratch()
         command = [binary, "serve", "--listen", listen, "--admin", "127.0.0.1:0", "--log", log]
         for feed in feeds:
             command += ["--feed", feed]

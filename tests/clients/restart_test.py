@@ -8,14 +8,13 @@ import contextlib
 import re
 import signal
 import socket
-import tempfile
 import time
 from pathlib import Path
 
 from websockets.exceptions import InvalidStatus, WebSocketException
 
 from contract import Client
-from harness import Gateway, Report, arguments, http, run
+from harness import Gateway, Report, arguments, http, run, scratch
 
 FEED = "synthetic:vn30?rate=500"
 DRAIN_MS = 3000
@@ -161,7 +160,7 @@ async def call(binary: str, *command: str, timeout: float = 10) -> tuple[int | s
 
 async def wrong_starts(report: Report, binary: str) -> None:
     """One clear line and the right exit code."""
-    home = Path(tempfile.mkdtemp(prefix="tickgate-test-"))
+    home = scratch()
     (home / "empty.ndjson").write_text("")
     (home / "junk.ndjson").write_text("junk\n" * 10)
 

@@ -7,12 +7,11 @@ line is dead.
 """
 
 import json
-import tempfile
 import time
 from pathlib import Path
 
 from contract import Client
-from harness import Gateway, Report, arguments, run
+from harness import Gateway, Report, arguments, run, scratch
 
 SILENCE_S = 1.0
 CONFIG = f"[limits]\nsymbol_silence_ms = {SILENCE_S * 1000:.0f}\nsymbol_silence_intervals = 5\n"
@@ -30,7 +29,7 @@ def recording() -> Path:
                 continue
             lines.append((tenth * 100_000_000, symbol, tenth + 1))
     lines.append((END_S * 1_000_000_000, "AUSDT", 10_000))
-    path = Path(tempfile.mkdtemp(prefix="tickgate-test-")) / "silence.ndjson"
+    path = scratch() / "silence.ndjson"
     with path.open("w") as out:
         for time_ns, symbol, number in lines:
             ticker = {"u": number, "s": symbol, "b": str(number), "B": "1", "a": str(number + 1), "A": "1"}
