@@ -192,10 +192,11 @@ static void begin_frame(struct client *c) {
     for (int i = 0; i < wide; i++) c->size = c->size << 8 | c->head[2 + i];
     if (c->head[0] & 0x70) quit(1, "the server set a reserved bit, though no extension was asked for");
     if (c->head[1] & 0x80) quit(1, "the server masked a frame, expected none");
-    if (opcode >= CLOSE && (c->size > 125 || !whole)) quit(1, "the server sent a long or split control frame");
+    if (opcode >= CLOSE && c->size > 125) quit(1, "the server sent a control frame of %d bytes, expected 125 at most", (int)c->size);
+    if (!whole) quit(1, "the server split a message, which docs/protocol.md rules out");
     bool early = data && !c->answered && c->early < 3;
     c->early += early;
-    c->sample = data && ++serial % EVERY == 0 && !early && whole && c->size <= KEEP_MAX;
+    c->sample = data && ++serial % EVERY == 0 && !early && c->size <= KEEP_MAX;
     c->keep = c->sample || opcode >= CLOSE || (early && c->size <= KEEP_MAX);
     c->left = c->size;
     c->batch = false;
