@@ -7,6 +7,7 @@
 pub mod endpoint;
 pub mod link;
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -116,8 +117,8 @@ pub fn run(
     let (mut published_ns, mut settled_ns) = (0, last_ns);
     let mut silent = false;
     let mut trouble = Trouble::default();
-    // How many updates there were since the source had told all that was due, and when that was.
-    let (mut told, mut told_ns) = (0, last_ns);
+    // How many updates there were since the source had told all that was due, and from when to when it slept then.
+    let (mut told, mut slept) = (0, last_ns..=last_ns);
     while !stop.load(Ordering::Relaxed) {
         now = clock.now();
         out.clear();
@@ -126,7 +127,7 @@ pub fn run(
         trouble.note(gauge, source.as_ref(), feed, now, next == Next::Ended);
         if !out.is_empty() {
             told += out.len() as u64;
-            stamp(&mut out, now, told_ns);
+            stamp(&mut out, now, &slept);
             note(gauge, &out, now.wall.0);
             if !pulled {
                 // The first of what came together has waited longest; one sample stands for all.
@@ -164,10 +165,10 @@ pub fn run(
             Next::At(time) => {
                 let now = clock.now();
                 let wait = Duration::from_nanos((time.0 - now.wall.0).max(0) as u64);
-                let pace =
-                    (std::mem::take(&mut told), now.mono_ns - std::mem::replace(&mut told_ns, now.mono_ns));
+                let pace = (std::mem::take(&mut told), now.mono_ns - slept.start());
                 let look_ns = sink.look_ns(now.mono_ns + LEAD.as_nanos() as u64);
                 std::thread::park_timeout(wait.max(breath(look_ns, now.mono_ns, pace)).min(NAP));
+                slept = now.mono_ns..=clock.now().mono_ns;
             }
             Next::Ended => {
                 obituary.last_state = Some(State::Closed);
@@ -179,17 +180,16 @@ pub fn run(
     obituary.last_state = None;
 }
 
-/// Says when each update arrived: when it was due by today's clock, if the source had told all that was due at `told_ns`. That
-/// we let it wait for somebody to look is our doing.
-fn stamp(updates: &mut [Update], now: Now, told_ns: u64) {
+/// Says when each update arrived: when it was due by today's clock, if that was while the source slept. That we let it wait for
+/// somebody to look is our doing; what was due when it was awake, and comes now, the source was late with.
+fn stamp(updates: &mut [Update], now: Now, slept: &RangeInclusive<u64>) {
     let mut arrival_ns = u64::MAX;
     // A usual breath, with what a sleep takes longer, is the source's own.
-    let is_usual = now.mono_ns - told_ns <= (BREATH + LEAD).as_nanos() as u64;
-    let told_ns = if is_usual { now.mono_ns } else { told_ns };
+    let is_usual = slept.end() - slept.start() <= (BREATH + LEAD).as_nanos() as u64;
     for update in updates {
         let age_ns = now.wall.0.checked_sub(update.time.0).and_then(|age_ns| u64::try_from(age_ns).ok());
         let due_ns = age_ns.and_then(|age_ns| now.mono_ns.checked_sub(age_ns));
-        let due_ns = due_ns.filter(|due_ns| *due_ns >= told_ns).unwrap_or(now.mono_ns);
+        let due_ns = due_ns.filter(|due_ns| !is_usual && slept.contains(due_ns)).unwrap_or(now.mono_ns);
         if due_ns.abs_diff(arrival_ns) >= TOGETHER_NS {
             arrival_ns = due_ns;
         }
@@ -353,14 +353,14 @@ mod tests {
         const MS: i64 = 1_000_000;
         let now = Now { mono_ns: 100 * MS as u64, wall: Time(5_000 * MS) };
         let at = |ms: f64| Update::new(Symbol::at(0), Time((ms * 1e6) as i64), Body::Rewound);
-        // Since the source was asked 25 ms ago; before that it was late by itself, and some have clocks of their own.
-        let mut updates = [4_980.0, 4_980.4, 4_981.5, 4_999.9, 4_960.0, 5_001.0, 7.0].map(at);
-        stamp(&mut updates, now, 75 * MS as u64);
+        // It slept from 75 to 98 ms; what was due before or since it was late with, and some have clocks of their own.
+        let mut updates = [4_980.0, 4_980.4, 4_981.5, 4_997.9, 4_999.5, 4_960.0, 5_001.0, 7.0].map(at);
+        stamp(&mut updates, now, &(75_000_000..=98_000_000));
         let arrived = updates.map(|update| update.arrival_ns as f64 / 1e6);
-        assert_eq!(arrived, [80.0, 80.0, 81.5, 99.9, 99.9, 99.9, 99.9]);
+        assert_eq!(arrived, [80.0, 80.0, 81.5, 97.9, 100.0, 100.0, 100.0, 100.0]);
         // In the process's first millisecond, too: none is "never".
         let mut updates = [Update::new(Symbol::at(0), Time(i64::MIN), Body::Rewound)];
-        stamp(&mut updates, Now { mono_ns: 7, ..now }, 1);
+        stamp(&mut updates, Now { mono_ns: 7, ..now }, &(1..=7));
         assert_eq!(updates[0].arrival_ns, 7);
     }
 
