@@ -5,8 +5,8 @@
 
 The shard's turn runs on wires that take everything (benches/turn), under callgrind: what user space costs, without the
 kernel, repeatable to a fraction of a percent. Each figure is the difference of a long and a short run, so that start-up is
-no part of it. The figures belong to one compiler; with another they are printed and not compared, which the output says
-(NOT COMPARED): each compiler makes other instructions of the same lines.
+no part of it. The figures belong to one compiler. Another makes other instructions of the same lines, so there a fifth more
+is let pass, which the output says.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from collections import Counter
 from pathlib import Path
 
 LINES = Path(__file__).parent.parent / "benches" / "turn" / "instructions.json"
-GROWTH_MAX = 1.05
+GROWTH_MAX, OTHER_COMPILER_MAX = 1.05, 1.20
 # Beyond that: the rounding; and of a part, what the compiler moves between neighbours that do not change.
 WHOLE_SLACK, PART_SLACK = 0.05, 0.5
 # What is run, how long (short, long), and what its instructions are divided by.
@@ -81,7 +81,10 @@ def measure() -> dict[str, float]:
         figures[f"{workload}, a {unit}"] = sum(each.values())
         if workload == "market 1000":
             for part in HOT:
-                figures[f"{workload}, a {unit}: {part}"] = sum(cost for name, cost in each.items() if part in name)
+                # A part that is nowhere has another name now, or is in its caller's: then this list is wrong.
+                if not (found := [cost for name, cost in each.items() if part in name]):
+                    sys.exit(f"FAILED: no function is called {part}: HOT in {__file__} is to name those that are hot")
+                figures[f"{workload}, a {unit}: {part}"] = sum(found)
     return {name: round(figure, 1) for name, figure in figures.items()}
 
 
@@ -96,17 +99,21 @@ def main() -> int:
         LINES.write_text(json.dumps({"compiler": compiler, "instructions": figures}, indent=2) + "\n")
         return 0
     known = json.loads(LINES.read_text())
+    is_other = compiler != known["compiler"]
+    growth_max = OTHER_COMPILER_MAX if is_other else GROWTH_MAX
     passed = failed = 0
+    for name in known["instructions"].keys() - figures.keys():
+        print(f"NOT MEASURED: {name}")
+        failed += 1
     for name, figure in figures.items():
         line = known["instructions"].get(name)
         slack = PART_SLACK if ": " in name else WHOLE_SLACK
-        grown = line is None or figure > line * GROWTH_MAX + slack
+        grown = line is None or figure > line * growth_max + slack
         print(f"{figure:8.1f}  was {line}  {name}{'  GROWN' if grown else ''}")
         passed, failed = passed + (not grown), failed + grown
-    if compiler != known["compiler"]:
-        print(f"NOT COMPARED: the lines are of {known['compiler']}, this is {compiler}")
-        failed = 0
-    elif failed:
+    if is_other:
+        print(f"the lines are of {known['compiler']}, this is {compiler}: up to {growth_max:.2f} of them is let pass")
+    if failed:
         print("FAILED: if the cost is meant, write the new figures with --write, and why into the commit")
     print(f"{passed} passed, {failed} failed")
     return int(failed > 0)

@@ -27,8 +27,9 @@ pub trait Sink {
     /// Takes updates of a pulled feed when there is room; false when `stop` was set meanwhile.
     fn push_when_room(&self, updates: &[Update], stop: &AtomicBool) -> bool;
 
-    /// When somebody will look at what was pushed first after this, on the monotonic clock; 0 for at once.
-    fn look_ns(&self, after_ns: u64) -> u64;
+    /// When somebody will look at what was pushed, on the monotonic clock; 0 for at once. A look between these two times has been
+    /// spoken for: the one after that counts. Who should have looked already has not done so yet.
+    fn look_ns(&self, now_ns: u64, spoken_for_ns: u64) -> u64;
 
     /// Says what time it is, so that symbols of the feed can be found silent.
     fn settle(&self, feed: FeedId, now_ns: u64);
@@ -166,7 +167,7 @@ pub fn run(
                 let now = clock.now();
                 let wait = Duration::from_nanos((time.0 - now.wall.0).max(0) as u64);
                 let pace = (std::mem::take(&mut told), now.mono_ns - slept.start());
-                let look_ns = sink.look_ns(now.mono_ns + LEAD.as_nanos() as u64);
+                let look_ns = sink.look_ns(now.mono_ns, now.mono_ns + LEAD.as_nanos() as u64);
                 std::thread::park_timeout(wait.max(breath(look_ns, now.mono_ns, pace)).min(NAP));
                 slept = now.mono_ns..=clock.now().mono_ns;
             }
@@ -319,7 +320,7 @@ mod tests {
             true
         }
 
-        fn look_ns(&self, _: u64) -> u64 {
+        fn look_ns(&self, _: u64, _: u64) -> u64 {
             0
         }
 

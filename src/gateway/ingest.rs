@@ -196,10 +196,10 @@ impl Sink for Ingest {
         true
     }
 
-    fn look_ns(&self, after_ns: u64) -> u64 {
+    fn look_ns(&self, now_ns: u64, spoken_for_ns: u64) -> u64 {
         let look_ns =
             |bell: &Bell| match bell.looks_ns.each_ref().map(|look_ns| look_ns.load(Ordering::Relaxed)) {
-                [first_ns, again_ns] if first_ns > 0 && first_ns <= after_ns => again_ns,
+                [first_ns, again_ns] if first_ns > now_ns && first_ns <= spoken_for_ns => again_ns,
                 [first_ns, _] => first_ns,
             };
         self.bells.iter().map(look_ns).min().unwrap_or(u64::MAX)

@@ -57,6 +57,9 @@ struct Kept {
     len: u32,
 }
 
+/// What the memory that is printed at start counts for it (`ROW`).
+const _: () = assert!(size_of::<Kept>() == 64);
+
 /// A shape that rows of this turn have: equal shapes have equal names, and no other turn has the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShapeName(u32);

@@ -169,7 +169,7 @@ impl<I: Io> Shard<I> {
     /// Gives one member the shared frame.
     fn give(&mut self, member: &mut Member, before: Position, frame: &[u8], given: &mut Given) {
         let Some(session) = self.sessions.get_mut(member.session as usize) else { return };
-        let offered = match session.beat_waits {
+        let offered = match session.beat_waits && session.subs.len() == 1 {
             false => session.outbox.offer(&mut session.wire, frame, &mut self.rests[0], self.now.mono_ns),
             true => session.offer_with_beat(frame, self.now),
         };

@@ -1,12 +1,12 @@
 //! Heartbeats, pings, stalls and goodbyes, spread over time so that ten thousand of them are no wall.
 //!
-//! Bound kept here: one heartbeat interval is cut into [`SPOKES`] parts, and each looks at its share of the sessions.
+//! Bounds kept here: one heartbeat interval is cut into [`SPOKES`] parts, and each looks at its share of the sessions; of a session
+//! one heartbeat waits at a time, in 16 bytes.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Shard;
-use super::session::Session;
 use crate::base::reason::Reason;
 use crate::flow::conflation::Rev;
 use crate::flow::dispatch::streams::SessionKey;
@@ -16,9 +16,9 @@ use crate::flow::socket::wire::{Io, Wire};
 
 /// Parts of a heartbeat interval: 47 ms each at the usual three seconds.
 const SPOKES: usize = 64;
-/// How long a heartbeat waits for a frame that it can go with, in parts of the interval: 188 ms at the usual three seconds,
-/// which is more than the slot of ten frames a second.
-const BEAT_SPOKES: u64 = 4;
+/// How long a heartbeat waits for a frame that it can go with, in parts of the interval, and up to one more: 141 to 188 ms at
+/// the usual three seconds, which is more than the slot of ten frames a second.
+const BEAT_SPOKES: u64 = 3;
 /// Pings without an answer that end a session.
 const PINGS_MISSED_MAX: u8 = 2;
 
@@ -112,13 +112,18 @@ impl<I: Io> Shard<I> {
     fn begin_beat(&mut self, key: SessionKey) {
         let has_frames = self.quiet(key).is_empty();
         let session = &mut self.sessions[key as usize];
-        if has_frames && !session.subs.is_empty() {
-            session.beat_waits = true;
-            let until_ns = self.now.mono_ns + BEAT_SPOKES * self.keepalive.spoke_ns;
-            self.keepalive.beats.push_back((until_ns, key));
+        if has_frames && session.subs.len() == 1 {
+            if !std::mem::replace(&mut session.beat_waits, true) {
+                self.let_wait(key);
+            }
         } else {
             self.beat(key);
         }
+    }
+
+    fn let_wait(&mut self, key: SessionKey) {
+        let until_ns = self.now.mono_ns + BEAT_SPOKES * self.keepalive.spoke_ns;
+        self.keepalive.beats.push_back((until_ns, key));
     }
 
     /// Sends the heartbeats that no frame has taken along.
@@ -127,9 +132,14 @@ impl<I: Io> Shard<I> {
             && until_ns <= self.now.mono_ns
         {
             self.keepalive.beats.pop_front();
-            let waits = |session: &mut Session<I::Wire>| std::mem::take(&mut session.beat_waits);
-            if self.sessions.get_mut(key as usize).is_some_and(waits) {
-                self.beat(key);
+            match self.sessions.get_mut(key as usize) {
+                Some(session) if session.beat_waits && session.outbox.is_idle() => {
+                    session.beat_waits = false;
+                    self.beat(key);
+                }
+                // It will not stand behind bytes that the client does not take, but come when they are gone.
+                Some(session) if session.beat_waits && session.ending.is_none() => self.let_wait(key),
+                _ => {}
             }
         }
     }

@@ -437,7 +437,7 @@ impl<W: Wire> Session<W> {
     /// Offers a frame and the heartbeat that waits for one, in one write.
     #[cold]
     pub(super) fn offer_with_beat(&mut self, frame: &[u8], now: Now) -> io::Result<Offered> {
-        // Whatever else it is subscribed to had a frame, too, when its heartbeat began to wait.
+        // It is subscribed to nothing else, so that no stream is quiet.
         let beat = answer::frame(answer::heartbeat(now.wall.us(), &[]).as_bytes(), self.packing);
         let offered = self.outbox.offer(&mut self.wire, &[frame, &beat].concat(), &mut None, now.mono_ns)?;
         if offered != Offered::Refused {
