@@ -192,6 +192,10 @@ impl Desk {
                 None => return Err(ended("closed by the server".to_owned(), drain)),
             };
             let reaction = self.take(&text)?;
+            // Who looks at a table goes on looking; whoever reads lines has all of them.
+            if reaction == Reaction::Over && !self.screen.is_table() {
+                return Ok(());
+            }
             self.judge()?;
             match reaction {
                 Reaction::Done { show } => {
@@ -214,6 +218,7 @@ impl Desk {
                 }
                 // Who looks at a table sees why it stands still; whoever reads lines would wait for ever.
                 Reaction::Refused { .. } if self.screen.is_table() => {}
+                Reaction::Over => {}
                 Reaction::Refused { why } => return Err(End::Fatal(why)),
                 Reaction::Drain { wait_ms, to } => {
                     drain = Some((Instant::now() + Duration::from_millis(wait_ms).min(WAIT_MAX), to));

@@ -102,6 +102,33 @@ async fn a_table_that_is_refused_stays_and_is_stale() {
 }
 
 #[tokio::test]
+async fn one_picture_ends_the_lines_and_is_no_longer_live_in_a_table() {
+    for is_table in [false, true] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}/ws", listener.local_addr().unwrap());
+        let script = vec![
+            r#"{"type":"welcome","epoch":"e","heartbeat_ms":3000}"#,
+            r#"?"mode":"snapshot""#,
+            r#"{"type":"subscribed","sub":"w1","stream":1,"seq":0}"#,
+            r#"{"type":"batch","stream":1,"seq":1,"prev":null,"rev":5,"ts_us":1,"snapshot":true,"rows":[{"symbol":"VCB","full":true,"last":61500}]}"#,
+            r#"{"type":"unsubscribed","sub":"w1","stream":1}"#,
+        ];
+        let server = tokio::spawn(serve(listener, vec![script], 4501));
+        let mut desk = desk("VCB");
+        desk.view.wish.mode = Some("snapshot".into());
+        if is_table {
+            desk.screen = Screen::Table { drawn: 0, height: 24, width: 80 };
+        }
+        let end = keep_following(&mut desk, &url).await;
+        assert_eq!(is_table, end.is_err(), "a table stays until the server goes");
+        let why = "one picture was asked for";
+        assert_eq!(desk.view.link, if is_table { Link::Stale(why.into()) } else { Link::Live });
+        drop(desk);
+        server.await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn nobody_there_is_one_clear_line() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let url = format!("ws://{free}/ws");

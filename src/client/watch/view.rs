@@ -53,6 +53,8 @@ pub(super) enum Reaction {
     Retry { wait_ms: u64 },
     /// The subscription was refused for good, and why.
     Refused { why: String },
+    /// It has brought the one picture that was asked for.
+    Over,
     /// Connect again after so many milliseconds, there if it says where.
     Drain { wait_ms: u64, to: Option<String> },
 }
@@ -73,8 +75,8 @@ pub(super) struct View {
     pub(super) late_ms: u64,
     /// What the gateway said of itself, while its link is not live: the state, and a sentence.
     gateway: Option<(String, String)>,
-    /// What became of the subscription, while it is refused.
-    refused: Option<&'static str>,
+    /// Why nothing comes of the subscription, while that is so.
+    idle: Option<&'static str>,
     least_lag_us: Option<i128>,
     heartbeat_ms: u64,
     epoch: Option<String>,
@@ -106,7 +108,7 @@ impl View {
             rev: None,
             late_ms: 0,
             gateway: None,
-            refused: None,
+            idle: None,
             least_lag_us: None,
             heartbeat_ms: HEARTBEAT_MS,
             epoch: None,
@@ -129,18 +131,18 @@ impl View {
     pub(super) fn subscribe(&mut self, again: bool) -> Vec<String> {
         let mut commands = Vec::new();
         if again {
-            commands.push(json!({"action": "unsubscribe", "sub": format!("w{}", self.sub)}).to_string());
+            commands.push(json!({"action": "unsubscribe", "sub": self.sub_name()}).to_string());
         }
         self.sub += 1;
         (self.stream, self.seq, self.fresh, self.current) = (None, None, true, false);
-        if self.refused.take().is_some() {
+        if self.idle.take().is_some() {
             self.note.clear();
         }
         (self.least_lag_us, self.late_ms) = (None, 0);
         let mut command = json!({
             "action": "subscribe",
             "id": self.sub,
-            "sub": format!("w{}", self.sub),
+            "sub": self.sub_name(),
             "topics": self.wish.topics,
         });
         if let Some(rate) = self.wish.rate {
@@ -165,6 +167,10 @@ impl View {
         commands
     }
 
+    fn sub_name(&self) -> String {
+        format!("w{}", self.sub)
+    }
+
     fn since(&self) -> Value {
         match (&self.epoch, self.rev, &self.wish_hash) {
             (Some(epoch), Some(rev), Some(wish)) => json!({"epoch": epoch, "rev": rev, "wish": wish}),
@@ -185,7 +191,7 @@ impl View {
                 self.heartbeat_ms = frame.heartbeat_ms.unwrap_or(HEARTBEAT_MS).clamp(least, most);
             }
             "subscribed" | "updated" => {
-                if frame.sub.as_deref().is_none_or(|sub| sub == format!("w{}", self.sub)) {
+                if frame.sub.as_ref().is_none_or(|sub| *sub == self.sub_name()) {
                     (self.stream, self.seq) = (frame.stream, frame.seq);
                     self.resumed = matches!(frame.recovered.as_deref(), Some("exact" | "conflated"));
                     self.wish_hash = frame.wish.clone().or(self.wish_hash.take());
@@ -194,6 +200,10 @@ impl View {
                 for rejected in &frame.rejected {
                     self.note(&format!("rejected: {}", rejected.get()));
                 }
+            }
+            "unsubscribed" if frame.sub == Some(self.sub_name()) => {
+                self.idle = Some("one picture was asked for");
+                return Reaction::Over;
             }
             "heartbeat" => {
                 show = false;
@@ -233,12 +243,12 @@ impl View {
         }
         match frame.retry_after_ms {
             Some(wait_ms) => {
-                self.refused = Some("the subscription was refused for now");
+                self.idle = Some("the subscription was refused for now");
                 Reaction::Retry { wait_ms }
             }
             None => {
                 let refused = "the subscription was refused";
-                self.refused = Some(refused);
+                self.idle = Some(refused);
                 Reaction::Refused { why: format!("{refused}: {}", self.note) }
             }
         }
@@ -307,8 +317,8 @@ impl View {
     /// Why what is held is not to be shown as live: nothing more comes of it, what arrives was made too long ago, or the
     /// gateway itself is cut off.
     pub(super) fn doubt(&self) -> Option<String> {
-        match (self.refused, &self.gateway) {
-            (Some(refused), _) => Some(refused.to_owned()),
+        match (self.idle, &self.gateway) {
+            (Some(idle), _) => Some(idle.to_owned()),
             (None, Some((_, doubt))) => Some(doubt.clone()),
             (None, None) if self.late_ms > self.silence_ms() => {
                 Some(format!("what arrives is {} s old", self.late_ms / 1000))
