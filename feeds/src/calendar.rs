@@ -1,4 +1,4 @@
-//! The trading calendar: which phase a market is in at a time, when that ends, and which day's trading it belongs to.
+//! The trading calendar: which phase a market is in at a time, and which day's trading it belongs to.
 //!
 //! Pure functions of a time and a caller-given set of holidays; no clock and no time-zone data are read.
 //! Bound kept here: a search for a trading day looks at most [`SEARCH_DAYS`] days away.
@@ -125,22 +125,6 @@ impl Calendar {
         }
     }
 
-    /// The first time after `time` at which the phase changes; `None` when it never does (or not in sight).
-    pub fn next_boundary(&self, time: Time) -> Option<Time> {
-        match self {
-            Self::AlwaysOpen => None,
-            Self::Hose(_) => {
-                let (today, time_of_day) = hose_local(time);
-                if self.is_trading_day(today)
-                    && let Some(&(begin, _)) = HOSE_DAY.iter().find(|(begin, _)| *begin > time_of_day)
-                {
-                    return Some(hose_time(today, begin));
-                }
-                self.next_trading_day(today).map(|date| hose_time(date, HOSE_DAY[0].0))
-            }
-        }
-    }
-
     /// The day whose trading a message of this time belongs to: today's from midnight on where there is trading today,
     /// else the last trading day's.
     pub fn trading_date(&self, time: Time) -> Date {
@@ -182,10 +166,6 @@ fn hose_local(time: Time) -> (Date, i64) {
     (Date(local.div_euclid(NS_PER_DAY) as i32), local.rem_euclid(NS_PER_DAY))
 }
 
-fn hose_time(date: Date, time_of_day: i64) -> Time {
-    Time(i64::from(date.0) * NS_PER_DAY + time_of_day - VIETNAM_OFFSET)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,7 +175,7 @@ mod tests {
     }
 
     fn at(date: Date, hour: i64, minute: i64) -> Time {
-        hose_time(date, hm(hour, minute))
+        Time(i64::from(date.days()) * NS_PER_DAY + hm(hour, minute) - VIETNAM_OFFSET)
     }
 
     fn hose(holidays: &[Date]) -> Calendar {
@@ -255,8 +235,6 @@ mod tests {
             let begin = at(friday, hour, minute);
             assert_eq!(calendar.phase(Time(begin.0 - 1)), before, "just before {hour}:{minute}");
             assert_eq!(calendar.phase(begin), phase, "at {hour}:{minute}");
-            assert_eq!(calendar.next_boundary(Time(begin.0 - 1)), Some(begin));
-            assert_ne!(calendar.next_boundary(begin), Some(begin));
             before = phase;
         }
         // 09:00 in Vietnam is 02:00 UTC: 2026-11-20T02:00:00Z.
@@ -274,35 +252,30 @@ mod tests {
             assert_eq!(plain.phase(at(day, 10, 0)), Phase::Closed);
             assert_eq!(plain.trading_date(at(day, 10, 0)), friday);
         }
-        assert_eq!(plain.next_boundary(at(friday, 15, 0)), Some(at(monday, 0, 0)));
+        assert_eq!(plain.next_trading_day(friday), Some(monday));
         assert_eq!(plain.trading_date(at(monday, 0, 0)), monday);
         assert_eq!(plain.trading_date(Time(at(monday, 0, 0).0 - 1)), friday);
 
         let holiday = hose(&[monday]);
         assert_eq!(holiday.phase(at(monday, 10, 0)), Phase::Closed);
         assert_eq!(holiday.trading_date(at(monday, 10, 0)), friday);
-        assert_eq!(holiday.next_boundary(at(friday, 23, 0)), Some(at(tuesday, 0, 0)));
         assert_eq!(holiday.next_trading_day(friday), Some(tuesday));
     }
 
     #[test]
-    fn every_boundary_really_changes_the_phase_over_a_year() {
+    fn each_trading_day_of_a_year_has_eight_phases() {
         let calendar = hose(&[date(2026, 1, 1), date(2026, 4, 30), date(2026, 5, 1), date(2026, 9, 2)]);
-        let (mut time, end, mut count) = (at(date(2026, 1, 1), 0, 0), at(date(2027, 1, 1), 0, 0), 0);
-        while let Some(next) = calendar.next_boundary(time).filter(|&next| next < end) {
-            assert_eq!(calendar.phase(time), calendar.phase(Time(next.0 - 1)));
-            assert_ne!(calendar.phase(time), calendar.phase(next));
-            (time, count) = (next, count + 1);
-        }
+        let minute = 60 * NS_PER_SECOND;
+        let minutes = (at(date(2026, 1, 1), 0, 0).0..at(date(2027, 1, 1), 0, 0).0).step_by(minute as usize);
+        let changes = minutes.filter(|&ns| calendar.phase(Time(ns)) != calendar.phase(Time(ns - minute)));
         // 261 weekdays, four of them holidays here.
-        assert_eq!(count, 8 * 257);
+        assert_eq!(changes.count(), 8 * 257);
     }
 
     #[test]
-    fn a_market_that_never_closes_has_no_boundary_and_counts_days_in_utc() {
+    fn a_market_that_never_closes_counts_days_in_utc() {
         let (calendar, time) = (Calendar::AlwaysOpen, at(date(2026, 11, 22), 3, 0));
         assert_eq!(calendar.phase(time), Phase::Continuous);
-        assert_eq!(calendar.next_boundary(time), None);
         assert_eq!(
             calendar.trading_date(time),
             date(2026, 11, 21),
@@ -315,7 +288,7 @@ mod tests {
         let first = date(2026, 1, 1);
         let all: Vec<_> = (-500..500).map(|days| Date::from_days(first.days() + days)).collect();
         let calendar = hose(&all);
-        assert_eq!(calendar.next_boundary(at(first, 9, 0)), None);
+        assert_eq!(calendar.next_trading_day(first), None);
         assert_eq!(calendar.trading_date(at(first, 9, 0)), first);
     }
 }
