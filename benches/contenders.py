@@ -4,6 +4,7 @@ Every server listens on one of two fixed ports and is ready when it takes a conn
 """
 
 import contextlib
+import datetime
 import fcntl
 import json
 import os
@@ -131,6 +132,18 @@ def report_of(command: list[str], seconds: float) -> dict:
     if done.returncode != 0:
         raise RuntimeError(done.stderr.strip())
     return json.loads(done.stdout)
+
+
+def build() -> None:
+    """Builds what is measured, as it is shipped."""
+    subprocess.run(["cargo", "build", "--quiet", "--release", "--workspace", "--bins"], cwd=ROOT, check=True)
+
+
+def begin_run(out: Path, command: str, peers: list[str] | None = None, **more) -> None:
+    """Makes the folder of a run, and in it run.json: what gives the same rows again, and what was measured on what."""
+    out.mkdir(parents=True, exist_ok=True)
+    run = {"date": str(datetime.date.today()), "command": command, **more, "machine": machine(), "versions": versions(peers or [])}
+    (out / "run.json").write_text(json.dumps(run, indent=2) + "\n")
 
 
 def machine() -> dict:

@@ -290,8 +290,14 @@ fn a_feed_knows_when_somebody_looks() {
     let symbol = stage.list("A", Channel::Quote);
     let look_in_ms = |stage: &mut Stage| {
         stage.after_ms(1);
+        let awake_ns = stage.ingest.look_ns(0, 0);
         stage.shard.sleep(&mut stage.io, Some(Duration::ZERO));
-        stage.ingest.look_ns(0, 0).checked_sub(stage.mono_ns).map(|ns| ns / 1_000_000)
+        let asleep_ns = stage.ingest.look_ns(0, 0);
+        assert_eq!(
+            awake_ns, asleep_ns,
+            "what is said before a turn's frames go out is what is said after it"
+        );
+        asleep_ns.checked_sub(stage.mono_ns).map(|ns| ns / 1_000_000)
     };
     assert!(look_in_ms(&mut stage) > Some(1_000_000), "nobody is here");
     let mut rated = stage.connect("symbols=A&rate=1", 10_000);

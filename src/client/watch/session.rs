@@ -192,10 +192,6 @@ impl Desk {
                 None => return Err(ended("closed by the server".to_owned(), drain)),
             };
             let reaction = self.take(&text)?;
-            // Who looks at a table goes on looking; whoever reads lines has all of them.
-            if reaction == Reaction::Over && !self.screen.is_table() {
-                return Ok(());
-            }
             self.judge()?;
             match reaction {
                 Reaction::Done { show } => {
@@ -217,8 +213,8 @@ impl Desk {
                     retry = Some(Instant::now() + Duration::from_millis(wait_ms).clamp(RETRY_MIN, WAIT_MAX));
                 }
                 // Who looks at a table sees why it stands still; whoever reads lines would wait for ever.
-                Reaction::Refused { .. } if self.screen.is_table() => {}
-                Reaction::Over => {}
+                Reaction::Refused { .. } | Reaction::Over if self.screen.is_table() => {}
+                Reaction::Over => return Ok(()),
                 Reaction::Refused { why } => return Err(End::Fatal(why)),
                 Reaction::Drain { wait_ms, to } => {
                     drain = Some((Instant::now() + Duration::from_millis(wait_ms).min(WAIT_MAX), to));
