@@ -175,7 +175,7 @@ fn measure(args: &Args) -> Result<serde_json::Value, String> {
     let probe = probe.map(|thread| thread.join().map_err(|_| "the ping probe panicked".to_owned())?);
     let server =
         before.zip(start).zip(end).map(|((before, start), end)| report::Server { before, start, end });
-    let own_cpu_s = own_start.zip(own_end).map_or(0.0, |(start, end)| end.cpu_s() - start.cpu_s());
+    let own_cpu_s = own_start.zip(own_end).map_or(0.0, |(start, end)| end.cpu_s_since(&start));
     let run = Run { connected, connect_s, from_us, to_us, server, own_cpu_s, probe };
     Ok(report::report(args, &plan, &run, tally))
 }

@@ -165,7 +165,7 @@ fn probe(probe: Option<&Result<Answers, String>>) -> Value {
 }
 
 fn used(server: &Server, run: &Run, frames: f64, rows: f64, seconds: f64) -> Value {
-    let cpu_s = server.end.cpu_s() - server.start.cpu_s();
+    let cpu_s = server.end.cpu_s_since(&server.start);
     let grown = server.end.rss_bytes as f64 - server.before.rss_bytes as f64;
     json!({
         "cpu_s": rounded(cpu_s, 3),
